@@ -1,0 +1,34 @@
+//! l4lb: a load balancer for raw TCP, UDP and HTTP.
+//!
+//! The map of the house. A room may import only from floors below its own, never sideways or up;
+//! `tests/floors.rs` reads the imports and holds that. `ls src` is the road of a connection.
+
+// floor 7: the house. `app` alone knows every room.
+pub mod app; // takes sockets, starts threads, handles signals, joins
+pub mod cli; // arguments, and the small programs behind the subcommands
+
+// floor 6: the threads
+pub mod control; // the only writer of the snapshot: takes mail, builds, publishes
+pub mod discovery; // the outside world (names in DNS) turned into mail for control
+pub mod worker; // one core, one `Poll`: wait, latch, step, run timers
+
+// floor 5: life
+pub mod session; // one client from its first byte to the account
+
+// floor 3: moving and reaching
+pub mod relay; // moves bytes from a source to a sink by credit
+pub mod shared; // only what crosses threads: the snapshot, publishing it, mail
+pub mod upstream; // connections to backends
+
+// floor 2: meaning and sockets
+pub mod config; // TOML as typed to `Config` as meant
+pub mod link; // a socket as a byte stream: plain, or scripted for tests
+
+// floor 1: pure. No sockets, no clock, no threads.
+pub mod balance; // picking a backend
+pub mod guard; // limits and the permits they give
+pub mod stats; // counters, and their text
+
+// floor 0: the ground
+pub mod base; // ids, slab, timer wheel, blocks
+pub mod sys; // the kernel; the only room that may hold `unsafe`
