@@ -46,6 +46,11 @@ impl Pool {
         self.out.load(Relaxed)
     }
 
+    /// The cap, in blocks.
+    pub fn cap(&self) -> usize {
+        self.cap
+    }
+
     /// How many blocks are out beyond the cap.
     pub fn over(&self) -> usize {
         self.out().saturating_sub(self.cap)

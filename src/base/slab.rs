@@ -21,7 +21,10 @@ pub trait Key: Copy + Eq {
 enum Slot<V> {
     /// The next free slot of the page; `PAGE` ends the list.
     Free(u32),
-    Held { generation: u32, value: V },
+    Held {
+        generation: u32,
+        value: V,
+    },
 }
 
 struct Page<V> {
