@@ -4,7 +4,7 @@
 //! `tests/floors.rs` reads the imports and holds that. `ls src` is the road of a connection.
 
 // floor 7: the house. `app` alone knows every room.
-// pub mod app;
+pub mod app; // takes sockets, starts threads, handles signals, joins
 pub mod cli; // arguments, and the small programs behind the subcommands
 
 // floor 6: the threads

@@ -4,6 +4,7 @@
 //! [`time::Clock`], which is handed down.
 
 pub mod blocks;
+pub mod exit;
 pub mod ids;
 pub mod slab;
 pub mod time;

@@ -170,3 +170,54 @@ impl std::fmt::Display for Address {
         }
     }
 }
+
+/// All that is wrong with a configuration; stands in until files are read.
+#[derive(Debug)]
+pub struct Errors(String);
+
+impl std::fmt::Display for Errors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Stands in until files are read.
+///
+/// # Errors
+/// Always.
+pub fn load(path: &std::path::Path) -> Result<Config, Errors> {
+    Err(Errors(format!(
+        "{}: configuration files are not supported yet; run with --port and --backend",
+        path.display()
+    )))
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Address::Ip(address));
+        }
+        let parts = text
+            .split_once(':')
+            .and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let Some((host, port)) = parts else {
+            return Err(format!("{text:?} is no HOST:PORT"));
+        };
+        Ok(Address::Name {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl Address {
+    /// Reads where a backend is.
+    ///
+    /// # Errors
+    /// When the text has not that shape.
+    pub fn backend(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+}
