@@ -45,3 +45,64 @@ pub(super) fn read(text: &str) -> Result<Duration, Fault> {
         humantime::DurationError::Empty => bad("it is empty"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        let cases = [
+            ("50us", Duration::from_micros(50)),
+            ("250ms", Duration::from_millis(250)),
+            ("2s", Duration::from_secs(2)),
+            ("1m", Duration::from_secs(60)),
+            ("1h", Duration::from_secs(3600)),
+            ("1h 30m", Duration::from_secs(5400)),
+            ("1.5s", Duration::from_millis(1500)),
+            ("0s", Duration::ZERO),
+            ("99999999999s", Duration::from_secs(99_999_999_999)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_says_why() {
+        let cases = [
+            ("zero has a unit too", "0", "0 has no unit; add one: \"0s\""),
+            ("a bare number", "50", "50 has no unit; add one: \"50s\""),
+            ("a bare fraction", "1.5", "1.5 has no unit"),
+            ("the second number is bare", "1s 5", "a number has no unit"),
+            ("no number", "s", "a number is missing"),
+            ("a unit nobody has", "1fortnight", "no unit \"fortnight\""),
+            ("a month is a slip", "5M", "M is neither"),
+            ("below zero", "-1s", "below zero"),
+            ("a comma", "1s, 2ms", "another character"),
+            (
+                "finer than the unit can be",
+                "0.5ns",
+                "too large or too precise",
+            ),
+            (
+                "humantime would panic",
+                "18446744073709551615s 1000000000ns",
+                "too many digits",
+            ),
+            (
+                "more than 64 bits",
+                "99999999999999999999s",
+                "too many digits",
+            ),
+            ("only a blank", " ", "it is empty"),
+        ];
+        for (why, text, expected) in cases {
+            let told = read(text).map_err(|fault| fault.to_string());
+            assert!(
+                told.as_ref().is_err_and(|told| told.contains(expected)),
+                "{why}: {told:?}"
+            );
+        }
+    }
+}

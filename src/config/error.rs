@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::address::AddressError;
-use super::keys::Takes;
+use super::keys::{Section, Takes};
 
 /// A place in a configuration file. Displays as `file:line:column: key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub enum Fault {
         fix: String,
     },
     /// A key that the contract does not have.
-    #[error("there is no such key here; {0}")]
+    #[error("unknown key; {0}")]
     UnknownKey(Hint),
     /// A key or table of the contract that is not built yet.
     #[error("is not supported yet; leave it out")]
@@ -246,7 +246,7 @@ pub enum Fault {
 }
 
 /// What could have been meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Hint {
     /// One known word is close.
     Nearest(String),
@@ -254,6 +254,8 @@ pub enum Hint {
     Elsewhere(&'static str),
     /// None is close: all that are known, or none.
     OneOf(Vec<String>),
+    /// No key of the section is close.
+    Keys(&'static Section),
     /// There is no pool at all.
     AddPool(String),
 }
@@ -283,6 +285,10 @@ impl fmt::Display for Hint {
             Hint::AddPool(name) => write!(f, "add a [[pool]] with name = {}", Quoted::new(name)),
             Hint::OneOf(words) if words.is_empty() => f.write_str("leave it out"),
             Hint::OneOf(words) => write!(f, "write {}", one_of(words)),
+            Hint::Keys(section) => {
+                let now: Vec<&str> = section.now().map(|key| key.name).collect();
+                write!(f, "leave it out; the keys here are {}", now.join(", "))
+            }
         }
     }
 }

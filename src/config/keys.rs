@@ -132,8 +132,8 @@ impl fmt::Display for Takes {
             Takes::CongestionControl => f.write_str("an algorithm in quotes, such as \"cubic\""),
             Takes::Binds => f.write_str("an address such as \"0.0.0.0:8080\", or an array of them"),
             Takes::Address => f.write_str("an address such as \"127.0.0.1:8001\""),
-            Takes::Table(section) => write!(f, "a table, {}", section.title),
-            Takes::Tables(section) => write!(f, "tables, {}", section.title),
+            Takes::Table(_) => f.write_str("a table"),
+            Takes::Tables(section) => write!(f, "{} tables", section.title),
         }
     }
 }
@@ -142,6 +142,11 @@ impl Section {
     /// The key called `name`, supported or not.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The keys that are supported.
+    pub fn now(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().filter(|key| key.takes != Takes::NotYet)
     }
 }
 

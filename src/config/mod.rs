@@ -11,6 +11,8 @@ pub mod keys;
 mod reader;
 mod sections;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -147,13 +147,13 @@ impl<'t> Reader<'t> {
                 }
                 Some(_) => {}
                 None => {
-                    let here = || section.keys.iter().map(|key| key.name);
-                    let hint = match (
-                        Hint::new(name, here()),
-                        SECTIONS.iter().find(|s| s.key(name).is_some()),
-                    ) {
-                        (Hint::OneOf(_), Some(section)) => Hint::Elsewhere(section.title),
-                        (hint, _) => hint,
+                    let supported = |s: &&&Section| s.now().any(|key| key.name == name);
+                    let hint = match Hint::new(name, section.keys.iter().map(|key| key.name)) {
+                        Hint::OneOf(_) => match SECTIONS.iter().find(supported) {
+                            Some(other) => Hint::Elsewhere(other.title),
+                            None => Hint::Keys(section),
+                        },
+                        near => near,
                     };
                     self.report(
                         typed.span().start,
@@ -202,7 +202,7 @@ impl<'t> Reader<'t> {
             DeValue::String(_) => "text in quotes",
             DeValue::Integer(_) => "a number",
             DeValue::Float(_) => "a number with a fraction",
-            DeValue::Boolean(_) => "true or false",
+            DeValue::Boolean(_) => "a boolean",
             DeValue::Datetime(_) => "a date or time",
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
@@ -318,13 +318,7 @@ impl<'t> Reader<'t> {
             } else if later.contains(&text.as_ref()) {
                 Fault::NotYetValue { found, now }
             } else {
-                let hint = match Hint::new(text, now.iter().chain(*later).copied()) {
-                    // Among all that are known the one meant is found; what is proposed works.
-                    Hint::OneOf(_) => {
-                        Hint::OneOf(now.iter().map(|word| (*word).to_owned()).collect())
-                    }
-                    near => near,
-                };
+                let hint = Hint::new(text, now.iter().copied());
                 Fault::UnknownValue { found, hint }
             };
             self.report(span.start, open.place_of(key), fault);
