@@ -6,9 +6,7 @@ use super::args::{Protocol, RunArgs};
 use super::check;
 use crate::app::{self, Bound, Options};
 use crate::base::exit::Exit;
-use crate::config::{
-    self, Address, Algorithm, Backend, Config, Global, Listener, Pool, SocketOptions,
-};
+use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool, SocketOptions};
 
 /// The name of the one listener and the one pool of a run without a file.
 const NAME: &str = "main";
@@ -32,14 +30,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         },
         (None, None) => return super::usage(NOTHING_TO_DO),
     };
-    app::run(
-        config,
-        Options {
-            debug: args.debug,
-            stop: None,
-            ready: Some(Box::new(announce)),
-        },
-    )
+    app::run(config, Options { debug: args.debug, stop: None, ready: Some(Box::new(announce)) })
 }
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.
@@ -54,7 +45,9 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     match args.protocol {
         Protocol::Tcp => {}
         Protocol::Http => {
-            return Err("http is not supported yet, and it is the default; add `--protocol tcp` to forward bytes".into());
+            return Err(
+                "http is not supported yet, and it is the default; add `--protocol tcp` to forward bytes".into()
+            );
         }
         Protocol::Udp => return Err("udp is not supported yet; use `--protocol tcp`".into()),
     }
@@ -70,14 +63,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
             return Err(format!("--backend {typed} is given twice; leave one out"));
         }
         let id = typed.clone();
-        backends.push(Backend {
-            id,
-            address,
-            weight: 1,
-            max_connections: 0,
-            backup: false,
-            disabled: false,
-        });
+        backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
     let listener = Listener {
         name: NAME.to_owned(),
@@ -88,16 +74,8 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         max_connections: 0,
         socket: SocketOptions::default(),
     };
-    let pool = Pool {
-        algorithm,
-        backends,
-        ..Pool::new(NAME)
-    };
-    Ok(Config {
-        global: Global::default(),
-        listeners: vec![listener],
-        pools: vec![pool],
-    })
+    let pool = Pool { algorithm, backends, ..Pool::new(NAME) };
+    Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
 }
 
 /// Where to listen: `--host` is an IPv4 or IPv6 address, in brackets or without, or a name.
@@ -106,33 +84,21 @@ fn bind(host: &str, port: u16) -> Result<Address, String> {
         return Ok(Address::Ip(SocketAddr::new(ip, port)));
     }
     if host.contains(':') {
-        return Err(format!(
-            "--host: {host:?} is no address; write it without a port, which --port tells"
-        ));
+        return Err(format!("--host: {host:?} is no address; write it without a port, which --port tells"));
     }
-    format!("{host}:{port}")
-        .parse()
-        .map_err(|error| format!("--host: {error}"))
+    format!("{host}:{port}").parse().map_err(|error| format!("--host: {error}"))
 }
 
 fn algorithm(typed: &str) -> Result<Algorithm, String> {
     /// Of the contract, and of a later version.
-    const LATER: [&str; 6] = [
-        "ip_hash",
-        "least_connections",
-        "consistent_hash",
-        "fastest_response",
-        "maglev",
-        "random_two",
-    ];
+    const LATER: [&str; 6] =
+        ["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"];
     match typed {
         "round_robin" => Ok(Algorithm::RoundRobin),
         "weighted_round_robin" => Ok(Algorithm::WeightedRoundRobin),
-        later if LATER.contains(&later) => Err(format!(
-            "--algorithm {later} is not supported yet; use round_robin or weighted_round_robin"
-        )),
-        unknown => Err(format!(
-            "there is no --algorithm {unknown:?}; use round_robin or weighted_round_robin"
-        )),
+        later if LATER.contains(&later) => {
+            Err(format!("--algorithm {later} is not supported yet; use round_robin or weighted_round_robin"))
+        }
+        unknown => Err(format!("there is no --algorithm {unknown:?}; use round_robin or weighted_round_robin")),
     }
 }
