@@ -121,6 +121,17 @@ impl fmt::Display for Takes {
     }
 }
 
+impl Key {
+    /// What the key takes and what holds without it, in a line; the manual has it word for word.
+    pub fn told(&self) -> String {
+        match self.default {
+            Preset::Required => format!("{}; required", self.takes),
+            Preset::Value(value) => format!("{}; default {value}", self.takes),
+            Preset::Words(words) => format!("{}; otherwise {words}", self.takes),
+        }
+    }
+}
+
 impl Section {
     /// The key called `name`, supported or not.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
@@ -163,9 +174,9 @@ pub static TOP: Section = Section {
     title: "Top level",
     keys: &[
         key("version", Takes::Version, "1"),
-        otherwise("global", Takes::Table(&GLOBAL), "every default"),
+        otherwise("global", Takes::Table(&GLOBAL), "every default holds"),
         later("admin"),
-        otherwise("listener", Takes::Tables(&LISTENER), "none, which is an error"),
+        otherwise("listener", Takes::Tables(&LISTENER), "there is nothing to do, an error"),
         otherwise("pool", Takes::Tables(&POOL), "none"),
     ],
 };

@@ -2,6 +2,9 @@
 //!
 //! Knows: the format of the file. Must not touch: sockets, threads, the clock; names are not resolved here.
 //! Nobody checks again later: what is in a [`Config`] is in range and refers to things that exist.
+//!
+//! The way of a file: `syntax` makes a document of the text, past its errors; `reader` takes values out of it by the
+//! table in [`keys`]; `sections` says which; `check` compares them with each other and joins them. Read `parse` first.
 
 mod address;
 mod check;

@@ -3,16 +3,16 @@
 //! A read returns `None` when there is no usable value: either the key is absent and has a default, or an error has been
 //! reported. The caller then puts any value in its place and goes on, so that one run finds everything.
 
+mod addresses;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::address::{Address, AddressError};
 use super::duration;
 use super::error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 use super::keys::{Key, Preset, SECTIONS, Section, Takes};
@@ -287,61 +287,6 @@ impl<'t> Reader<'t> {
             self.report(name.at, name.place.clone(), Fault::Reserved(Quoted::new(&name.value)));
         }
         Some(name)
-    }
-
-    /// One address, for a backend.
-    pub(super) fn backend_address(&mut self, open: &Open<'_>, key: &str) -> Option<(Noted<Address>, String)> {
-        let (value, span, takes) = self.value(open, key)?;
-        let address = self.address(value, span.start, open.place_of(key), takes, Address::backend)?;
-        let typed = value.as_str().unwrap_or_default().to_owned();
-        Some((address, typed))
-    }
-
-    /// One address or an array of them, to listen on; those that are usable.
-    pub(super) fn binds(&mut self, open: &Open<'_>, key: &str) -> Vec<Noted<Address>> {
-        let Some((value, span, takes)) = self.value(open, key) else {
-            return Vec::new();
-        };
-        let place = open.place_of(key);
-        match value {
-            DeValue::Array(items) if items.is_empty() => {
-                self.report(span.start, place, Fault::Empty(takes));
-                Vec::new()
-            }
-            DeValue::Array(items) => {
-                let mut binds = Vec::new();
-                for (i, item) in items.iter().enumerate() {
-                    let place = format!("{place}[{i}]");
-                    binds.extend(self.address(item.get_ref(), item.span().start, place, takes, Address::from_str));
-                }
-                binds
-            }
-            _ => self.address(value, span.start, place, takes, Address::from_str).into_iter().collect(),
-        }
-    }
-
-    fn address(
-        &mut self,
-        value: &DeValue<'_>,
-        at: usize,
-        place: String,
-        takes: &'static Takes,
-        read: impl Fn(&str) -> Result<Address, AddressError>,
-    ) -> Option<Noted<Address>> {
-        let DeValue::String(text) = value else {
-            return self.wrong_type(at, place, value, takes);
-        };
-        if text.is_empty() {
-            self.report(at, place, Fault::Empty(takes));
-            return None;
-        }
-        match read(text) {
-            Ok(value) => Some(Noted { value, at, place }),
-            Err(error) => {
-                self.report(at, place, error.into());
-                None
-            }
-        }
     }
 
     /// A table.

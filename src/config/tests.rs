@@ -174,6 +174,26 @@ backend = [
 }
 
 #[test]
+fn what_looks_odd_and_is_none_the_worse() {
+    let cases = [
+        ("a pool that nobody uses", format!("{LEAST}[[pool]]\nname = 'b'\n")),
+        ("only backups", LEAST.replace("address =", "backup = true\naddress =")),
+        ("every backend disabled", LEAST.replace("address =", "disabled = true\naddress =")),
+        ("one id in two pools", format!("{LEAST}[[pool]]\nname = 'b'\nbackend = [{{ address = '127.0.0.1:8001' }}]\n")),
+        ("one name for a listener and a pool", LEAST.replace("'web'", "'api'")),
+        ("both families", LEAST.replace("'127.0.0.1:8080'", "['0.0.0.0:8080', '[::]:8080']")),
+        ("a byte order mark", format!("\u{feff}{LEAST}")),
+        ("lines as on Windows", LEAST.replace('\n', "\r\n")),
+        ("names in any script", LEAST.replace("'api'", "'größe 7?'")),
+        ("dotted keys", LEAST.replace("[global]", "global.workers = 1")),
+        ("whole numbers in any base", LEAST.replace("[global]", "[global]\nworkers = 0x10\nmax_connections = 1_000")),
+    ];
+    for (why, text) in cases {
+        assert_eq!(told(&text), [""; 0], "{why}");
+    }
+}
+
+#[test]
 fn every_key_is_read_or_refused() {
     let mut seen = 0;
     for section in SECTIONS {
