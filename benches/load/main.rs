@@ -7,14 +7,18 @@ mod args;
 mod backend;
 mod client;
 mod figures;
+mod http;
 mod measure;
 mod netns;
 mod party;
+mod progress;
 mod report;
 mod role;
+mod rows;
 mod run;
 mod syscalls;
 mod url;
+mod window;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use crate::figures::{CpuTicks, Memory, cpu_ticks, parent_pid, schedstat_ns};
@@ -59,6 +60,16 @@ impl Layout {
         sched_setaffinity(me, &before).map_err(|err| format!("processors: {err}"))?;
         started
     }
+}
+
+/// Raises the limit of open files as far as it goes, and tells how far; children inherit it.
+pub(crate) fn raise_descriptor_limit() -> Result<u64, String> {
+    let raise = || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    };
+    raise().map_err(|err: nix::Error| format!("the limit of open files cannot be raised: {err}"))
 }
 
 /// `root` and all that descends from it.

@@ -42,19 +42,19 @@ impl Entrant {
             load_module: String::new(),
         };
         match kind {
-            Kind::Direct => "client straight to backend".clone_into(&mut entrant.version),
+            Kind::Direct => "(client straight to backend)".clone_into(&mut entrant.version),
             Kind::L4lb => {
                 entrant.program = PathBuf::from(env!("CARGO_BIN_EXE_l4lb"));
-                entrant.version = first_line(&output(&entrant.program, "--version")?);
+                entrant.version = version(&output(&entrant.program, "--version")?);
             }
             Kind::Haproxy => {
                 entrant.program = on_path("haproxy")?;
-                entrant.version = first_line(&output(&entrant.program, "-v")?);
+                entrant.version = version(&output(&entrant.program, "-v")?);
             }
             Kind::Nginx => {
                 entrant.program = on_path("nginx")?;
                 let told = output(&entrant.program, "-V")?;
-                entrant.version = first_line(&told);
+                entrant.version = version(&told);
                 entrant.load_module = stream_module(&told)?;
             }
         }
@@ -134,7 +134,7 @@ impl Party {
         let child = Layout::on(&terms.layout.proxy, || {
             command
                 .spawn()
-                .map_err(|err| format!("{name}: cannot start {}: {err}", entrant.program.display()))
+                .map_err(|err| format!("cannot start {}: {err}", entrant.program.display()))
         })?;
         let address = SocketAddr::from(([127, 0, 0, 1], terms.port));
         let mut party = Self {
@@ -155,11 +155,7 @@ impl Party {
                 return Ok(());
             }
             if Instant::now() > end {
-                return Err(format!(
-                    "{}: does not accept after 10 s{}",
-                    self.kind.name(),
-                    self.last_words()
-                ));
+                return Err(format!("does not accept after 10 s{}", self.last_words()));
             }
             interrupt.sleep(Duration::from_millis(10))?;
         }
@@ -167,17 +163,13 @@ impl Party {
 
     /// Fails when the process has ended.
     pub(crate) fn alive(&mut self) -> Result<(), String> {
-        let name = self.kind.name();
         let Some(child) = &mut self.child else {
             return Ok(());
         };
         match child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(format!(
-                "{name}: ended by itself ({status}){}",
-                self.last_words()
-            )),
-            Err(err) => Err(format!("{name}: {err}")),
+            Ok(Some(status)) => Err(format!("ended by itself ({status}){}", self.last_words())),
+            Err(err) => Err(err.to_string()),
         }
     }
 
@@ -274,10 +266,10 @@ fn output(program: &Path, argument: &str) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr))
 }
 
-fn first_line(text: &str) -> String {
-    text.lines()
-        .next()
-        .unwrap_or("version unknown")
-        .trim()
-        .to_owned()
+/// The first word of the first line that has a digit and a dot: `2.6.12-1`, `1.22.1`.
+fn version(told: &str) -> String {
+    let mut words = told.lines().next().unwrap_or_default().split([' ', '/']);
+    let found = words
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
+    found.unwrap_or("of unknown version").to_owned()
 }

@@ -1,135 +1,20 @@
-//! What is shown: a progress line while it runs, the table, and everything as JSON.
+//! What is shown at the end: the table, and everything as JSON.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde_json::json;
 
-use crate::args::{Args, Kind, Scenario};
-use crate::figures::{Memory, Spread, Table, percent, short};
-use crate::measure::Window;
+use crate::args::{Args, Kind};
+use crate::figures::{Spread, Table, percent, short};
 use crate::netns::Place;
+use crate::rows::Row;
 use crate::run::Findings;
-use crate::syscalls::Syscalls;
+use crate::window::WARM_UP;
 
 /// Below this share of its processor's time a proxy sleeps between events, and each wake-up is charged to the units.
 const SATURATED: f64 = 0.85;
 /// Above this share of the machine, other programs disturbed the figures.
 const DISTURBED: f64 = 0.05;
-
-/// One window of one party.
-#[derive(Clone, Debug, serde::Serialize)]
-pub(crate) struct Sample {
-    pub(crate) units: u64,
-    pub(crate) errors: u64,
-    pub(crate) units_per_second: f64,
-    /// None for `direct`.
-    pub(crate) cpu_us_per_unit: Option<f64>,
-    pub(crate) window: Window,
-    /// Of the proxy's processes, under this load, in KiB.
-    pub(crate) memory_kib: Memory,
-}
-
-impl Sample {
-    /// `seconds`: between the two counts of units; the window's own length is between the looks at /proc.
-    pub(crate) fn new(
-        units: u64,
-        seconds: f64,
-        errors: u64,
-        window: Window,
-        memory_kib: Memory,
-    ) -> Self {
-        let units_per_second = units as f64 / seconds;
-        let cpu = window.proxy_cpu_seconds * 1e6 / window.seconds / units_per_second;
-        let cpu_us_per_unit = (window.proxy_cpu_seconds > 0.0).then_some(cpu);
-        Self {
-            units,
-            errors,
-            units_per_second,
-            cpu_us_per_unit,
-            window,
-            memory_kib,
-        }
-    }
-}
-
-/// What idle connections made a proxy grow.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-pub(crate) struct Growth {
-    pub(crate) connections: u64,
-    pub(crate) errors: u64,
-    pub(crate) before: Memory,
-    pub(crate) after: Memory,
-}
-
-impl Growth {
-    fn bytes(&self, of: fn(&Memory) -> u64) -> f64 {
-        (of(&self.after) as f64 - of(&self.before) as f64) * 1024.0 / self.connections as f64
-    }
-}
-
-/// One party in one scenario with one worker count.
-#[derive(Clone, Debug, serde::Serialize)]
-pub(crate) struct Row {
-    pub(crate) scenario: Scenario,
-    pub(crate) workers: u16,
-    pub(crate) party: Kind,
-    pub(crate) samples: Vec<Sample>,
-    pub(crate) growth: Vec<Growth>,
-    pub(crate) syscalls: Option<Syscalls>,
-}
-
-impl Row {
-    pub(crate) fn new(scenario: Scenario, workers: u16, party: Kind) -> Self {
-        Self {
-            scenario,
-            workers,
-            party,
-            samples: Vec::new(),
-            growth: Vec::new(),
-            syscalls: None,
-        }
-    }
-
-    fn spread(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.samples.iter().filter_map(of))
-    }
-
-    fn idle_bytes(&self) -> Option<Spread> {
-        Spread::of(
-            self.growth
-                .iter()
-                .map(|growth| growth.bytes(|memory| memory.pss)),
-        )
-    }
-
-    /// What parties are compared by: CPU per unit, or bytes per idle connection.
-    fn cost(&self) -> Option<f64> {
-        self.spread(|sample| sample.cpu_us_per_unit)
-            .or_else(|| self.idle_bytes())
-            .map(|spread| spread.median)
-    }
-
-    fn errors(&self) -> u64 {
-        self.samples.iter().map(|sample| sample.errors).sum::<u64>()
-            + self.growth.iter().map(|growth| growth.errors).sum::<u64>()
-    }
-
-    /// How busy the proxy was, of what it could have used; with shared processors that is the whole machine's time.
-    fn saturation(&self, shared: bool) -> Option<f64> {
-        let of = |sample: &Sample| match shared {
-            true => Some(sample.window.machine_busy),
-            false => Some(
-                sample.window.proxy_cpu_seconds / sample.window.seconds / f64::from(self.workers),
-            ),
-        };
-        if self.party == Kind::Direct {
-            None
-        } else {
-            self.spread(of).map(|spread| spread.median)
-        }
-    }
-}
 
 /// The table, with what one must know to read it.
 pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
@@ -236,7 +121,7 @@ fn heading(args: &Args, place: &Place, findings: &Findings) -> String {
     let entrants: Vec<String> = findings
         .entrants
         .iter()
-        .map(|entrant| format!("{} ({})", entrant.kind.name(), entrant.version))
+        .map(|entrant| format!("{} {}", entrant.kind.name(), entrant.version))
         .collect();
     text.push_str(&format!("{}\n", entrants.join("; ")));
     for (workers, layout) in &findings.layouts {
@@ -252,8 +137,9 @@ fn heading(args: &Args, place: &Place, findings: &Findings) -> String {
     }
     let time = args.seconds.as_secs_f64();
     text.push_str(&format!(
-        "{} interleaved round(s) of {time} s each, after a warm-up of 0.5 s\n\n",
-        args.rounds
+        "{} interleaved round(s) of {time} s each, after a warm-up of {} s\n\n",
+        args.rounds,
+        WARM_UP.as_secs_f64()
     ));
     text
 }
@@ -368,77 +254,4 @@ pub(crate) fn write_json(
     });
     let text = serde_json::to_string_pretty(&all).map_err(|err| err.to_string())?;
     std::fs::write(path, text + "\n").map_err(|err| format!("{}: {err}", path.display()))
-}
-
-/// One line on standard error that says what is being measured.
-pub(crate) struct Progress {
-    terminal: bool,
-    done: u32,
-    all: u32,
-    line: String,
-}
-
-impl Progress {
-    pub(crate) fn new(args: &Args, parties: usize) -> Self {
-        let windows: u32 = args
-            .scenario
-            .iter()
-            .map(|&scenario| {
-                args.rounds + u32::from(args.syscalls && scenario != Scenario::TcpIdle)
-            })
-            .sum();
-        let all = windows * parties as u32 * args.workers.len() as u32;
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-            done: 0,
-            all,
-            line: String::new(),
-        }
-    }
-
-    pub(crate) fn at(
-        &mut self,
-        scenario: Scenario,
-        workers: u16,
-        round: u32,
-        party: Kind,
-        counting: bool,
-    ) {
-        self.done += 1;
-        let what = if counting {
-            "system calls".to_owned()
-        } else {
-            format!("round {round}")
-        };
-        let (done, all) = (self.done, self.all);
-        self.line = format!(
-            "[{done}/{all}] {}, {workers} worker(s), {what}: {}",
-            scenario.name(),
-            party.name()
-        );
-        self.show("");
-    }
-
-    pub(crate) fn found(&mut self, sample: &Sample) {
-        let cpu = sample
-            .cpu_us_per_unit
-            .map_or(String::new(), |cpu| format!(", {} us each", short(cpu)));
-        self.show(&format!(": {}/s{cpu}", short(sample.units_per_second)));
-    }
-
-    /// Without a terminal a line is printed once, when its result is there.
-    fn show(&self, result: &str) {
-        if self.terminal {
-            eprint!("\r\x1b[K{}{result}", self.line);
-            let _ = std::io::stderr().flush();
-        } else if !result.is_empty() {
-            eprintln!("{}{result}", self.line);
-        }
-    }
-
-    pub(crate) fn end(&self) {
-        if self.terminal {
-            eprintln!("\r\x1b[K");
-        }
-    }
 }

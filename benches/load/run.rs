@@ -3,27 +3,20 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{Args, Kind, Scenario};
-use crate::figures::Memory;
-use crate::measure::{Layout, Watch, memory, softirq_threads};
+use crate::measure::{Layout, Watch, raise_descriptor_limit, softirq_threads};
 use crate::netns::{Interrupt, Place};
 use crate::party::{Entrant, Party, Terms, on_path};
-use crate::report::{Growth, Progress, Row, Sample};
-use crate::role::{Reading, Role};
-use crate::syscalls;
+use crate::progress::Progress;
+use crate::role::Role;
+use crate::rows::Row;
+use crate::window::Running;
 
-/// Connections of the scenarios that move bytes.
-const CONNECTIONS: usize = 64;
 /// Idle connections aimed at; a proxy needs two descriptors for each.
 const IDLE: u64 = 10_000;
 /// What a proxy may need besides.
 const SPARE_DESCRIPTORS: u64 = 400;
-const WARM_UP: Duration = Duration::from_millis(500);
-const SYSCALL_WINDOW: Duration = Duration::from_secs(1);
 
 /// Everything that a run found out.
 pub(crate) struct Findings {
@@ -32,7 +25,7 @@ pub(crate) struct Findings {
     pub(crate) rows: Vec<Row>,
     /// What was asked for and is not there, and why.
     pub(crate) left_out: Vec<String>,
-    /// l4lb was asked for and could not be measured.
+    /// l4lb was asked for, and something of it could not be measured.
     pub(crate) l4lb_failed: bool,
 }
 
@@ -41,10 +34,14 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
     let scratch = Scratch::create()?;
     let mut entrants = Vec::new();
     let mut left_out = Vec::new();
+    let mut l4lb_failed = false;
     for &kind in &args.peer {
         match Entrant::find(kind) {
             Ok(entrant) => entrants.push(entrant),
-            Err(why) => left_out.push(why),
+            Err(why) => {
+                l4lb_failed |= kind == Kind::L4lb;
+                left_out.push(why);
+            }
         }
     }
     let mut stage = Stage {
@@ -52,11 +49,12 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
         place,
         interrupt,
         scratch,
-        idle: idle_connections(&mut left_out),
+        idle: IDLE.min(raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS) / 2),
         perf: args.syscalls,
-        progress: Progress::new(args, entrants.len()),
+        progress: Progress::new(args, &entrants),
         rows: Vec::new(),
         left_out,
+        l4lb_failed,
     };
     if stage.perf
         && let Err(why) = on_path("perf")
@@ -73,14 +71,12 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
         layouts.push((workers, layout));
     }
     stage.progress.end();
-    let measured = |kind| stage.rows.iter().any(|row: &Row| row.party == kind);
-    let l4lb_failed = args.peer.contains(&Kind::L4lb) && !measured(Kind::L4lb);
     Ok(Findings {
         entrants,
         layouts,
         rows: stage.rows,
         left_out: stage.left_out,
-        l4lb_failed,
+        l4lb_failed: stage.l4lb_failed,
     })
 }
 
@@ -94,6 +90,7 @@ struct Stage<'a> {
     progress: Progress,
     rows: Vec<Row>,
     left_out: Vec<String>,
+    l4lb_failed: bool,
 }
 
 impl Stage<'_> {
@@ -133,7 +130,7 @@ impl Stage<'_> {
             for (entrant, terms) in entrants.iter().zip(&terms) {
                 match Party::start(entrant, terms, self.interrupt) {
                     Ok(party) => parties.push(party),
-                    Err(why) => self.leave_out(workers, &why)?,
+                    Err(why) => self.leave_out(workers, entrant.kind, "start", &why)?,
                 }
             }
             for scenario in moving {
@@ -146,11 +143,18 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn leave_out(&mut self, workers: u16, why: &str) -> Result<(), String> {
+    fn leave_out(
+        &mut self,
+        workers: u16,
+        kind: Kind,
+        scenario: &str,
+        why: &str,
+    ) -> Result<(), String> {
         if self.interrupt.came() {
             return Err("interrupted".to_owned());
         }
-        let told = format!("with {workers} worker(s): {why}");
+        self.l4lb_failed |= kind == Kind::L4lb;
+        let told = format!("{scenario}, {workers} worker(s), {}: {why}", kind.name());
         if !self.left_out.contains(&told) {
             self.left_out.push(told);
         }
@@ -198,7 +202,9 @@ impl Stage<'_> {
                     window
                         .syscalls(scenario, party, &watch, &self.scratch.0)
                         .map(|counts| {
-                            self.rows[first_row + index].syscalls = counts;
+                            self.progress
+                                .found(&format!("{:.2} a unit", counts.per_unit));
+                            self.rows[first_row + index].syscalls = Some(counts);
                             None
                         })
                 } else {
@@ -209,7 +215,7 @@ impl Stage<'_> {
                 load.ask("stop")?;
                 match result {
                     Ok(Some(sample)) => {
-                        self.progress.found(&sample);
+                        self.progress.found(&sample.to_string());
                         self.rows[first_row + index].samples.push(sample);
                     }
                     Ok(None) => {}
@@ -217,10 +223,7 @@ impl Stage<'_> {
                 }
             }
             for (index, why) in failed.into_iter().rev() {
-                self.leave_out(
-                    workers,
-                    &format!("{} {}: {why}", scenario.name(), parties[index].kind.name()),
-                )?;
+                self.leave_out(workers, parties[index].kind, scenario.name(), &why)?;
                 // Without a system call count a party goes on; without a measurement it is out.
                 if round <= self.args.rounds {
                     self.rows.remove(first_row + index);
@@ -264,160 +267,17 @@ impl Stage<'_> {
                     growth
                 });
                 match result {
-                    Ok(growth) => self.rows[first_row + index].growth.push(growth),
-                    Err(why) => self.leave_out(
-                        workers,
-                        &format!("{} {}: {why}", scenario.name(), entrant.kind.name()),
-                    )?,
+                    Ok(growth) => {
+                        self.progress.found(&growth.to_string());
+                        self.rows[first_row + index].growth.push(growth);
+                    }
+                    Err(why) => self.leave_out(workers, entrant.kind, scenario.name(), &why)?,
                 }
             }
         }
         self.rows
             .retain(|row| row.scenario != scenario || !row.growth.is_empty());
         Ok(())
-    }
-}
-
-/// A party under load.
-struct Running<'a> {
-    load: &'a mut Role,
-    place: &'a Place,
-    interrupt: &'a Interrupt,
-}
-
-impl Running<'_> {
-    /// Starts the load, and waits until it flows and everything is warm.
-    fn warm(&mut self, scenario: Scenario, party: &mut Party) -> Result<(), String> {
-        let order = match scenario {
-            Scenario::TcpRr => "rr",
-            Scenario::TcpConnect => "connect",
-            Scenario::TcpIdle => "hold",
-        };
-        self.order(order, party, CONNECTIONS)?;
-        self.interrupt.sleep(WARM_UP)
-    }
-
-    /// Gives an order, and waits until each connection has done a unit of work.
-    fn order(&mut self, order: &str, party: &mut Party, count: usize) -> Result<(), String> {
-        let congestion = self
-            .place
-            .congestion_of_load()
-            .map(|name| format!(" {name}"))
-            .unwrap_or_default();
-        self.load
-            .ask(&format!("{order} {} {count}{congestion}", party.address))?;
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            let reading = self.load.ask("read")?;
-            if reading.settled >= count {
-                return Ok(());
-            }
-            party.alive()?;
-            if Instant::now() > end {
-                return Err(format!(
-                    "only {} of {count} connections did anything within 30 s ({} failed)",
-                    reading.settled, reading.errors
-                ));
-            }
-            self.interrupt.sleep(Duration::from_millis(10))?;
-        }
-    }
-
-    fn read(&mut self) -> Result<Reading, String> {
-        self.load.ask("read")
-    }
-
-    fn sample(
-        &mut self,
-        scenario: Scenario,
-        party: &mut Party,
-        watch: &Watch,
-        time: Duration,
-    ) -> Result<Sample, String> {
-        self.warm(scenario, party)?;
-        let (first, before) = (self.read()?, watch.snapshot());
-        self.interrupt.sleep(time)?;
-        let (last, after) = (self.read()?, watch.snapshot());
-        party.alive()?;
-        let units = last.units - first.units;
-        if units == 0 {
-            return Err("no unit of work was done in the window".to_owned());
-        }
-        let held: Memory = memory(&watch.proxy)?;
-        let seconds = (last.at_ns - first.at_ns) as f64 / 1e9;
-        Ok(Sample::new(
-            units,
-            seconds,
-            last.errors - first.errors,
-            watch.window(&before, &after),
-            held,
-        ))
-    }
-
-    fn syscalls(
-        &mut self,
-        scenario: Scenario,
-        party: &mut Party,
-        watch: &Watch,
-        directory: &std::path::Path,
-    ) -> Result<Option<syscalls::Syscalls>, String> {
-        self.warm(scenario, party)?;
-        let counts = syscalls::count(&watch.proxy, directory, &mut || {
-            let first = self.read()?;
-            self.interrupt.sleep(SYSCALL_WINDOW)?;
-            Ok(self.read()?.units - first.units)
-        })?;
-        Ok(Some(counts))
-    }
-
-    fn growth(&mut self, party: &mut Party, count: u64) -> Result<Growth, String> {
-        // What every process needs once (lazily filled tables, first pages of a heap) is not the connections' cost.
-        self.order("hold", party, 8)?;
-        self.load.ask("stop")?;
-        let before = self.steady(party)?;
-        self.order("hold", party, count as usize)?;
-        let after = self.steady(party)?;
-        let reading = self.read()?;
-        Ok(Growth {
-            connections: count,
-            errors: reading.errors,
-            before,
-            after,
-        })
-    }
-
-    /// The proxy's memory once it stands still: equal for half a second, or as it is after 5 s.
-    fn steady(&self, party: &mut Party) -> Result<Memory, String> {
-        let pids = party.pids();
-        let (mut last, mut equal) = (memory(&pids)?, 0);
-        for _ in 0..50 {
-            self.interrupt.sleep(Duration::from_millis(100))?;
-            party.alive()?;
-            let now = memory(&pids)?;
-            equal = if now == last { equal + 1 } else { 0 };
-            last = now;
-            if equal == 5 {
-                break;
-            }
-        }
-        Ok(last)
-    }
-}
-
-/// Raises the limit of descriptors as far as allowed; children inherit it.
-fn idle_connections(left_out: &mut Vec<String>) -> u64 {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(hard)
-    });
-    match limit {
-        Ok(limit) => IDLE.min(limit.saturating_sub(SPARE_DESCRIPTORS) / 2),
-        Err(err) => {
-            left_out.push(format!(
-                "the limit of open files cannot be raised ({err}): 300 idle connections only"
-            ));
-            300
-        }
     }
 }
 
