@@ -21,21 +21,11 @@ pub(crate) struct Args {
     bench: bool,
 
     /// What to measure.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "tcp-rr,tcp-connect,tcp-idle"
-    )]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "tcp-rr,tcp-connect,tcp-idle")]
     pub(crate) scenario: Vec<Scenario>,
 
     /// Whom to measure; those not installed are left out and named.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "l4lb,haproxy,nginx,direct"
-    )]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "l4lb,haproxy,nginx,direct")]
     pub(crate) peer: Vec<Kind>,
 
     /// Worker threads (or processes) of each proxy; several counts are measured one after the other.

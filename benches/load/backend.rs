@@ -22,32 +22,19 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// `congestion`: "-" leaves the system's.
-    pub(crate) fn new(
-        registry: Registry,
-        first: usize,
-        congestion: &str,
-        ports: &[String],
-    ) -> Result<Self, String> {
+    pub(crate) fn new(registry: Registry, first: usize, congestion: &str, ports: &[String]) -> Result<Self, String> {
         let mut listeners = Vec::new();
         for (index, port) in ports.iter().enumerate() {
             let port: u16 = port.parse().map_err(|_| format!("no port: {port}"))?;
-            let mut listener = listen(port, congestion)
-                .map_err(|err| format!("the backend cannot listen on port {port}: {err}"))?;
+            let mut listener =
+                listen(port, congestion).map_err(|err| format!("the backend cannot listen on port {port}: {err}"))?;
             registry
                 .register(&mut listener, Token(first + index), Interest::READABLE)
                 .map_err(|err| format!("poll: {err}"))?;
             listeners.push(listener);
         }
         let scratch = vec![0; 64 * 1024];
-        Ok(Self {
-            registry,
-            first,
-            listeners,
-            streams: Vec::new(),
-            free: Vec::new(),
-            errors: 0,
-            scratch,
-        })
+        Ok(Self { registry, first, listeners, streams: Vec::new(), free: Vec::new(), errors: 0, scratch })
     }
 
     /// Something happened to the listener or connection of this token. `ending`: no more will come from it.
@@ -76,9 +63,7 @@ impl Backend {
                 self.streams.len() - 1
             });
             let token = Token(self.first + self.listeners.len() + slot);
-            self.registry
-                .register(&mut stream, token, Interest::READABLE)
-                .map_err(|err| format!("register: {err}"))?;
+            self.registry.register(&mut stream, token, Interest::READABLE).map_err(|err| format!("register: {err}"))?;
             self.streams[slot] = Some(stream);
         }
     }

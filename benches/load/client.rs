@@ -69,12 +69,7 @@ impl Client {
 
     /// Where it stands; the time is left to fill in.
     pub(crate) fn reading(&self) -> Reading {
-        Reading {
-            units: self.units,
-            errors: self.errors,
-            settled: self.settled,
-            at_ns: 0,
-        }
+        Reading { units: self.units, errors: self.errors, settled: self.settled, at_ns: 0 }
     }
 
     /// Some connections failed and are to be opened again, after a pause.
@@ -96,10 +91,7 @@ impl Client {
             ["read"] => return Ok(()),
             ["stop"] => {
                 if let Some(why) = self.last_error.take() {
-                    eprintln!(
-                        "\nclient to {}: {} failed, the last one: {why}",
-                        self.target, self.errors
-                    );
+                    eprintln!("\nclient to {}: {} failed, the last one: {why}", self.target, self.errors);
                 }
                 self.slots.clear();
                 self.broken.clear();
@@ -116,17 +108,11 @@ impl Client {
             return Err(format!("order too short: {line}"));
         };
         self.manner = manner;
-        self.target = target
-            .parse()
-            .map_err(|_| format!("no address: {target}"))?;
+        self.target = target.parse().map_err(|_| format!("no address: {target}"))?;
         self.congestion = congestion.first().map(|name| (*name).to_owned());
         let count: usize = count.parse().map_err(|_| format!("no count: {count}"))?;
         self.slots = (0..count).map(|_| Slot::default()).collect();
-        self.next = if manner == Manner::Hold {
-            count.min(OPENING)
-        } else {
-            count
-        };
+        self.next = if manner == Manner::Hold { count.min(OPENING) } else { count };
         for slot in 0..self.next {
             self.open(slot);
         }
@@ -137,10 +123,7 @@ impl Client {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
-        *slot = Slot {
-            settled: slot.settled,
-            ..Slot::default()
-        };
+        *slot = Slot { settled: slot.settled, ..Slot::default() };
         match TcpStream::connect(self.target) {
             Ok(mut stream) => {
                 let interest = Interest::READABLE | Interest::WRITABLE;
@@ -148,8 +131,7 @@ impl Client {
                     return self.fail(index, &format!("register: {err}"));
                 }
                 if let Some(name) = &self.congestion
-                    && let Err(err) =
-                        socket2::SockRef::from(&stream).set_tcp_congestion(name.as_bytes())
+                    && let Err(err) = socket2::SockRef::from(&stream).set_tcp_congestion(name.as_bytes())
                 {
                     return self.fail(index, &format!("congestion control {name}: {err}"));
                 }

@@ -18,11 +18,7 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            (sorted[middle - 1] + sorted[middle]) / 2.0
-        };
+        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
         Some(Self { median, min, max })
     }
 }
@@ -45,13 +41,8 @@ impl CpuTicks {
     /// The share of the time between `before` and now that `busy` took: 0 to 1.
     pub(crate) fn busy_since(self, before: Self) -> f64 {
         let busy = self.busy.saturating_sub(before.busy) as f64;
-        let rest =
-            self.idle.saturating_sub(before.idle) + self.stolen.saturating_sub(before.stolen);
-        if busy + rest as f64 == 0.0 {
-            0.0
-        } else {
-            busy / (busy + rest as f64)
-        }
+        let rest = self.idle.saturating_sub(before.idle) + self.stolen.saturating_sub(before.stolen);
+        if busy + rest as f64 == 0.0 { 0.0 } else { busy / (busy + rest as f64) }
     }
 }
 
@@ -65,20 +56,9 @@ pub(crate) fn cpu_ticks(proc_stat: &str) -> BTreeMap<usize, CpuTicks> {
         // user nice system idle iowait irq softirq steal guest guest_nice; guest time is inside user time
         let at = |index: usize| ticks.get(index).copied().unwrap_or(0);
         let busy = at(0) + at(1) + at(2) + at(5) + at(6);
-        Some((
-            number,
-            CpuTicks {
-                busy,
-                idle: at(3) + at(4),
-                stolen: at(7),
-            },
-        ))
+        Some((number, CpuTicks { busy, idle: at(3) + at(4), stolen: at(7) }))
     };
-    proc_stat
-        .lines()
-        .filter(|line| line.starts_with("cpu"))
-        .filter_map(one)
-        .collect()
+    proc_stat.lines().filter(|line| line.starts_with("cpu")).filter_map(one).collect()
 }
 
 /// The parent of a process: the fourth field of /proc/PID/stat. The second, a name, may hold blanks and brackets.
@@ -103,8 +83,7 @@ impl Memory {
         let mut memory = Self::default();
         for line in smaps_rollup.lines() {
             let mut words = line.split_ascii_whitespace();
-            let (Some(name), Some(Ok(kib))) = (words.next(), words.next().map(str::parse::<u64>))
-            else {
+            let (Some(name), Some(Ok(kib))) = (words.next(), words.next().map(str::parse::<u64>)) else {
                 continue;
             };
             match name {
@@ -119,11 +98,7 @@ impl Memory {
 
     /// Both together.
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            rss: self.rss + other.rss,
-            pss: self.pss + other.pss,
-            private: self.private + other.private,
-        }
+        Self { rss: self.rss + other.rss, pss: self.pss + other.pss, private: self.private + other.private }
     }
 }
 
@@ -146,10 +121,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(left: usize, head: &[&str]) -> Self {
-        Self {
-            left,
-            rows: vec![head.iter().map(|word| (*word).to_owned()).collect()],
-        }
+        Self { left, rows: vec![head.iter().map(|word| (*word).to_owned()).collect()] }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -160,42 +132,23 @@ impl Table {
     /// Columns that no row has anything in are left out.
     pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let cell =
-            |row: &'_ Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
-        let used: Vec<usize> = (0..columns)
-            .filter(|&column| {
-                self.rows[1..]
-                    .iter()
-                    .any(|row| !cell(row, column).is_empty())
-            })
-            .collect();
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .map(|row| cell(row, column).chars().count())
-                .max()
-                .unwrap_or(0)
-        };
+        let cell = |row: &'_ Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+        let used: Vec<usize> =
+            (0..columns).filter(|&column| self.rows[1..].iter().any(|row| !cell(row, column).is_empty())).collect();
+        let width = |column: usize| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
         let mut text = String::new();
         for (number, row) in self.rows.iter().enumerate() {
             for &column in &used {
                 let (words, wide) = (cell(row, column), width(column).max(3));
-                let padded = if column < self.left {
-                    format!("| {words:<wide$} ")
-                } else {
-                    format!("| {words:>wide$} ")
-                };
+                let padded =
+                    if column < self.left { format!("| {words:<wide$} ") } else { format!("| {words:>wide$} ") };
                 text.push_str(&padded);
             }
             text.push_str("|\n");
             if number == 0 {
                 for &column in &used {
                     let line = "-".repeat(width(column).max(3) + 1);
-                    text.push_str(&if column < self.left {
-                        format!("|{line}-")
-                    } else {
-                        format!("|{line}:")
-                    });
+                    text.push_str(&if column < self.left { format!("|{line}-") } else { format!("|{line}:") });
                 }
                 text.push_str("|\n");
             }
@@ -218,11 +171,7 @@ pub(crate) fn short(figure: f64) -> String {
                 }
                 text.push(digit);
             }
-            if figure < 0.0 {
-                format!("-{text}")
-            } else {
-                text
-            }
+            if figure < 0.0 { format!("-{text}") } else { text }
         }
     }
 }

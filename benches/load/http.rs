@@ -25,9 +25,7 @@ impl Target {
         let Some(rest) = strip_scheme(url, "http://") else {
             return Err(match strip_scheme(url, "https://") {
                 Some(_) => format!("{url}: https is not supported yet; write an http:// address"),
-                None => format!(
-                    "{url}: not an address of http; write one such as http://localhost:8080/"
-                ),
+                None => format!("{url}: not an address of http; write one such as http://localhost:8080/"),
             });
         };
         let rest = rest.split('#').next().unwrap_or_default(); // a fragment is never sent
@@ -37,11 +35,7 @@ impl Target {
         if authority.contains('@') {
             return bad("user names are not supported yet");
         }
-        if path
-            .bytes()
-            .chain(authority.bytes())
-            .any(|byte| byte <= b' ' || byte == 0x7f)
-        {
+        if path.bytes().chain(authority.bytes()).any(|byte| byte <= b' ' || byte == 0x7f) {
             return bad("blanks and control characters do not belong there; write %20 for a blank");
         }
         let (host, port) = match authority.rsplit_once(':') {
@@ -51,25 +45,12 @@ impl Target {
             },
             _ => (authority, 80),
         };
-        let inside = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
+        let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if host.is_empty() || inside.is_none() && host.contains(':') {
-            return bad(
-                "there is no host; IPv6 addresses go into brackets, as in http://[::1]:8080/",
-            );
+            return bad("there is no host; IPv6 addresses go into brackets, as in http://[::1]:8080/");
         }
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("/{path}")
-        };
-        Ok(Self {
-            host: inside.unwrap_or(host).to_owned(),
-            port,
-            authority: authority.to_owned(),
-            path,
-        })
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { host: inside.unwrap_or(host).to_owned(), port, authority: authority.to_owned(), path })
     }
 
     /// The bytes of a request.
@@ -125,11 +106,7 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     pub(crate) fn new() -> Self {
-        Self {
-            buffer: vec![0; BUFFER],
-            start: 0,
-            end: 0,
-        }
+        Self { buffer: vec![0; BUFFER], start: 0, end: 0 }
     }
 
     /// Nothing of a next response is there.
@@ -151,11 +128,7 @@ impl Incoming {
                 Body::UntilClose => self.rest(from)?,
             };
             let keep = keep && !matches!(body, Body::UntilClose);
-            return Ok(Answer {
-                status,
-                body_bytes,
-                keep,
-            });
+            return Ok(Answer { status, body_bytes, keep });
         }
     }
 
@@ -164,17 +137,11 @@ impl Incoming {
             let mut fields = [httparse::EMPTY_HEADER; FIELDS];
             let mut response = httparse::Response::new(&mut fields);
             let parsed = response.parse(&self.buffer[self.start..self.end]);
-            match parsed
-                .map_err(|_| Failure::NotHttp("the head of the response cannot be parsed"))?
-            {
+            match parsed.map_err(|_| Failure::NotHttp("the head of the response cannot be parsed"))? {
                 httparse::Status::Complete(length) => {
                     let status = response.code.unwrap_or(0);
                     let version = response.version.unwrap_or(0);
-                    let found = (
-                        status,
-                        framing(status, response.headers)?,
-                        keeps(version, response.headers),
-                    );
+                    let found = (status, framing(status, response.headers)?, keeps(version, response.headers));
                     self.start += length;
                     return Ok(found);
                 }
@@ -277,38 +244,23 @@ fn framing(status: u16, fields: &[httparse::Header<'_>]) -> Result<Body, Failure
     if has_word(fields, "transfer-encoding", "chunked") {
         return Ok(Body::Chunked);
     }
-    if fields
-        .iter()
-        .any(|field| field.name.eq_ignore_ascii_case("transfer-encoding"))
-    {
+    if fields.iter().any(|field| field.name.eq_ignore_ascii_case("transfer-encoding")) {
         return Ok(Body::UntilClose);
     }
-    let Some(field) = fields
-        .iter()
-        .find(|field| field.name.eq_ignore_ascii_case("content-length"))
-    else {
+    let Some(field) = fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-length")) else {
         return Ok(Body::UntilClose);
     };
-    let length = std::str::from_utf8(field.value)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    length
-        .map(Body::Length)
-        .ok_or(Failure::NotHttp("Content-Length is not a number"))
+    let length = std::str::from_utf8(field.value).ok().and_then(|text| text.trim().parse().ok());
+    length.map(Body::Length).ok_or(Failure::NotHttp("Content-Length is not a number"))
 }
 
 /// Whether the connection stays open (RFC 9112, section 9.3). `version`: the minor one.
 fn keeps(version: u8, fields: &[httparse::Header<'_>]) -> bool {
-    !has_word(fields, "connection", "close")
-        && (version == 1 || has_word(fields, "connection", "keep-alive"))
+    !has_word(fields, "connection", "close") && (version == 1 || has_word(fields, "connection", "keep-alive"))
 }
 
 fn has_word(fields: &[httparse::Header<'_>], name: &str, word: &str) -> bool {
-    let of_name = fields
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case(name));
-    let mut words = of_name
-        .filter_map(|field| std::str::from_utf8(field.value).ok())
-        .flat_map(|text| text.split(','));
+    let of_name = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    let mut words = of_name.filter_map(|field| std::str::from_utf8(field.value).ok()).flat_map(|text| text.split(','));
     words.any(|found| found.trim().eq_ignore_ascii_case(word))
 }

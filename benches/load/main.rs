@@ -57,15 +57,12 @@ fn parse(given: &[String]) -> Args {
 }
 
 fn compare(args: &Args, place: &Place) -> ExitCode {
-    let findings = match Interrupt::watch().and_then(|interrupt| run::run(args, place, &interrupt))
-    {
+    let findings = match Interrupt::watch().and_then(|interrupt| run::run(args, place, &interrupt)) {
         Ok(findings) => findings,
         Err(why) => return told(Err(why)),
     };
     print!("{}", report::text(args, place, &findings));
-    let written = args.json.as_ref().map_or(Ok(()), |path| {
-        report::write_json(path, args, place, &findings)
-    });
+    let written = args.json.as_ref().map_or(Ok(()), |path| report::write_json(path, args, place, &findings));
     if let Err(why) = written {
         return told(Err(why));
     }
@@ -73,9 +70,7 @@ fn compare(args: &Args, place: &Place) -> ExitCode {
         return told(Err("nobody could be measured".to_owned()));
     }
     if findings.l4lb_failed {
-        return told(Err(
-            "l4lb was asked for and could not be measured".to_owned()
-        ));
+        return told(Err("l4lb was asked for and could not be measured".to_owned()));
     }
     ExitCode::SUCCESS
 }

@@ -23,37 +23,23 @@ pub(crate) struct Layout {
 impl Layout {
     /// The load has the first processor, `workers` the following ones; where they are too few, everybody uses all.
     pub(crate) fn of(workers: usize) -> Result<Self, String> {
-        let allowed =
-            sched_getaffinity(Pid::from_raw(0)).map_err(|err| format!("processors: {err}"))?;
-        let all: Vec<usize> = (0..CpuSet::count())
-            .filter(|&cpu| allowed.is_set(cpu).unwrap_or(false))
-            .collect();
+        let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(|err| format!("processors: {err}"))?;
+        let all: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
         Ok(match all.split_first() {
-            Some((&first, rest)) if rest.len() >= workers => Self {
-                load: vec![first],
-                proxy: rest[..workers].to_vec(),
-                shared: false,
-            },
-            _ => Self {
-                load: all.clone(),
-                proxy: all,
-                shared: true,
-            },
+            Some((&first, rest)) if rest.len() >= workers => {
+                Self { load: vec![first], proxy: rest[..workers].to_vec(), shared: false }
+            }
+            _ => Self { load: all.clone(), proxy: all, shared: true },
         })
     }
 
     /// Runs `start` on these processors: what it starts inherits them.
-    pub(crate) fn on<T>(
-        cpus: &[usize],
-        start: impl FnOnce() -> Result<T, String>,
-    ) -> Result<T, String> {
+    pub(crate) fn on<T>(cpus: &[usize], start: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         let me = Pid::from_raw(0);
         let before = sched_getaffinity(me).map_err(|err| format!("processors: {err}"))?;
         let mut wanted = CpuSet::new();
         for &cpu in cpus {
-            wanted
-                .set(cpu)
-                .map_err(|err| format!("processor {cpu}: {err}"))?;
+            wanted.set(cpu).map_err(|err| format!("processor {cpu}: {err}"))?;
         }
         sched_setaffinity(me, &wanted).map_err(|err| format!("processors {cpus:?}: {err}"))?;
         let started = start();
@@ -76,11 +62,7 @@ pub(crate) fn raise_descriptor_limit() -> Result<u64, String> {
 pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         // A process may end between the listing and the reading.
@@ -163,10 +145,7 @@ pub(crate) struct Window {
 impl Watch {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let softirq = self.softirq.iter().filter_map(|(&cpu, &pid)| {
-            Some((
-                cpu,
-                schedstat_ns(&fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?)?,
-            ))
+            Some((cpu, schedstat_ns(&fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?)?))
         });
         Snapshot {
             at: Instant::now(),
@@ -181,29 +160,15 @@ impl Watch {
         let seconds = after.at.duration_since(before.at).as_secs_f64();
         let of_softirq = |cpus: &mut dyn Iterator<Item = usize>| -> f64 {
             let at = |snapshot: &Snapshot, cpu| snapshot.softirq.get(&cpu).copied().unwrap_or(0);
-            cpus.map(|cpu| at(after, cpu).saturating_sub(at(before, cpu)) as f64 / 1e9)
-                .sum()
+            cpus.map(|cpu| at(after, cpu).saturating_sub(at(before, cpu)) as f64 / 1e9).sum()
         };
         let busy = |cpus: &mut dyn Iterator<Item = usize>| -> f64 {
-            let shares: Vec<f64> = cpus
-                .filter_map(|cpu| Some(after.ticks.get(&cpu)?.busy_since(*before.ticks.get(&cpu)?)))
-                .collect();
-            if shares.is_empty() {
-                0.0
-            } else {
-                shares.iter().sum::<f64>() / shares.len() as f64
-            }
+            let shares: Vec<f64> =
+                cpus.filter_map(|cpu| Some(after.ticks.get(&cpu)?.busy_since(*before.ticks.get(&cpu)?))).collect();
+            if shares.is_empty() { 0.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
         };
-        let proxy = if self.proxy.is_empty() {
-            0.0
-        } else {
-            ran(&before.proxy, &after.proxy)
-        };
-        let softirq = if self.proxy.is_empty() {
-            0.0
-        } else {
-            of_softirq(&mut self.layout.proxy.iter().copied())
-        };
+        let proxy = if self.proxy.is_empty() { 0.0 } else { ran(&before.proxy, &after.proxy) };
+        let softirq = if self.proxy.is_empty() { 0.0 } else { of_softirq(&mut self.layout.proxy.iter().copied()) };
         let load = ran(&before.load, &after.load);
         let machine = busy(&mut after.ticks.keys().copied());
         let ours = proxy + load + of_softirq(&mut self.softirq.keys().copied());
@@ -223,14 +188,8 @@ impl Watch {
 fn threads(pids: &[u32]) -> Threads {
     let mut found = Threads::new();
     for pid in pids {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let ran = fs::read_to_string(task.path().join("schedstat"))
-                .ok()
-                .and_then(|text| schedstat_ns(&text));
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let ran = fs::read_to_string(task.path().join("schedstat")).ok().and_then(|text| schedstat_ns(&text));
             let id = task.file_name().to_str().and_then(|name| name.parse().ok());
             if let (Some(id), Some(ran)) = (id, ran) {
                 found.insert(id, ran);
@@ -242,8 +201,5 @@ fn threads(pids: &[u32]) -> Threads {
 
 /// How long they ran between two looks, in seconds; a thread that came in between ran for all its time.
 fn ran(before: &Threads, after: &Threads) -> f64 {
-    after
-        .iter()
-        .map(|(id, ns)| ns.saturating_sub(before.get(id).copied().unwrap_or(0)) as f64 / 1e9)
-        .sum()
+    after.iter().map(|(id, ns)| ns.saturating_sub(before.get(id).copied().unwrap_or(0)) as f64 / 1e9).sum()
 }

@@ -2,12 +2,13 @@
 //! sockets in TIME_WAIT do not weigh in. The harness makes it, runs itself again inside, and removes it at the end,
 //! however that comes: a panic and the usual signals included.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,31 +19,11 @@ pub(crate) const CONGESTION: &str = "reno";
 
 /// What is set in the namespace, each with its reason.
 const SETTINGS: [(&str, &str, &str); 5] = [
-    (
-        "net/ipv4/tcp_congestion_control",
-        CONGESTION,
-        "the same for everybody",
-    ),
-    (
-        "net/core/somaxconn",
-        "65535",
-        "no connection is refused for a short queue",
-    ),
-    (
-        "net/ipv4/ip_local_port_range",
-        "10240 65535",
-        "ports for many short connections; the harness listens below",
-    ),
-    (
-        "net/ipv4/tcp_tw_reuse",
-        "1",
-        "a port in TIME_WAIT may be used again after a second",
-    ),
-    (
-        "net/ipv4/tcp_max_tw_buckets",
-        "1048576",
-        "TIME_WAIT is never cut short, which would end in resets",
-    ),
+    ("net/ipv4/tcp_congestion_control", CONGESTION, "the same for everybody"),
+    ("net/core/somaxconn", "65535", "no connection is refused for a short queue"),
+    ("net/ipv4/ip_local_port_range", "10240 65535", "ports for many short connections; the harness listens below"),
+    ("net/ipv4/tcp_tw_reuse", "1", "a port in TIME_WAIT may be used again after a second"),
+    ("net/ipv4/tcp_max_tw_buckets", "1048576", "TIME_WAIT is never cut short, which would end in resets"),
 ];
 
 /// Set by SIGINT, SIGTERM and SIGHUP.
@@ -52,13 +33,8 @@ pub(crate) struct Interrupt(Arc<AtomicBool>);
 impl Interrupt {
     pub(crate) fn watch() -> Result<Self, String> {
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-            signal_hook::consts::SIGHUP,
-        ] {
-            signal_hook::flag::register(signal, Arc::clone(&flag))
-                .map_err(|err| format!("signals: {err}"))?;
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(|err| format!("signals: {err}"))?;
         }
         Ok(Self(flag))
     }
@@ -109,20 +85,12 @@ impl Place {
                 Err(err) => settings.push(format!("{name} stays as it is: {err}")),
             }
         }
-        Ok(Self {
-            namespace: Some(name.to_owned()),
-            congestion_control: system_congestion(),
-            settings,
-        })
+        Ok(Self { namespace: Some(name.to_owned()), congestion_control: system_congestion(), settings })
     }
 
     /// The machine's own loopback.
     pub(crate) fn loopback() -> Self {
-        Self {
-            namespace: None,
-            congestion_control: system_congestion(),
-            settings: Vec::new(),
-        }
+        Self { namespace: None, congestion_control: system_congestion(), settings: Vec::new() }
     }
 
     /// What the load's own sockets have to ask for, where the system's default cannot be changed.
@@ -137,12 +105,9 @@ impl Place {
             return Ok((0..count as u16).map(|index| first + index).collect());
         }
         let all = || -> std::io::Result<Vec<u16>> {
-            let open: Vec<std::net::TcpListener> = (0..count)
-                .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
-                .collect::<Result<_, _>>()?;
-            open.iter()
-                .map(|listener| Ok(listener.local_addr()?.port()))
-                .collect()
+            let open: Vec<std::net::TcpListener> =
+                (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+            open.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
         };
         all().map_err(|err| format!("no free ports: {err}"))
     }
@@ -150,10 +115,7 @@ impl Place {
 
 fn system_congestion() -> String {
     let path = "/proc/sys/net/ipv4/tcp_congestion_control";
-    fs::read_to_string(path).map_or_else(
-        |err| format!("unknown ({err})"),
-        |text| text.trim().to_owned(),
-    )
+    fs::read_to_string(path).map_or_else(|err| format!("unknown ({err})"), |text| text.trim().to_owned())
 }
 
 /// Removes the namespace, and ends what still runs in it, when dropped.
@@ -176,19 +138,13 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // Only what was started in it runs in it. All this may fail harmlessly when nothing is left.
-        for pid in ip(&["netns", "pids", &self.name])
-            .unwrap_or_default()
-            .split_ascii_whitespace()
-        {
+        for pid in ip(&["netns", "pids", &self.name]).unwrap_or_default().split_ascii_whitespace() {
             if let Ok(pid) = pid.parse() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
         if let Err(why) = ip(&["netns", "del", &self.name]) {
-            eprintln!(
-                "the namespace {} stays behind: {why}; remove it with `ip netns del`",
-                self.name
-            );
+            eprintln!("the namespace {} stays behind: {why}; remove it with `ip netns del`", self.name);
         }
     }
 }
@@ -196,6 +152,13 @@ impl Drop for Namespace {
 /// Runs `inside` in a namespace of its own by starting this program again in it; on plain loopback where that is not
 /// permitted.
 pub(crate) fn supervise(arguments: &[String], inside: impl FnOnce(Place) -> ExitCode) -> ExitCode {
+    let _alone = match alone() {
+        Ok(lock) => lock,
+        Err(why) => {
+            eprintln!("load: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
     let namespace = match Namespace::create() {
         Ok(namespace) => namespace,
         Err(why) => {
@@ -217,10 +180,30 @@ pub(crate) fn supervise(arguments: &[String], inside: impl FnOnce(Place) -> Exit
     }
 }
 
+/// Waits until no other run of the harness is under way on this machine: two would measure each other.
+fn alone() -> Result<Option<Flock<File>>, String> {
+    let path = std::env::temp_dir().join("l4lb-bench.lock");
+    // Somebody else's file that we may not open must not keep us from measuring.
+    let Ok(mut file) = OpenOptions::new().create(true).truncate(false).write(true).open(&path) else { return Ok(None) };
+    let interrupt = Interrupt::watch()?;
+    let mut told = false;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((back, nix::Error::EWOULDBLOCK)) => file = back,
+            Err(_) => return Ok(None),
+        }
+        if !told {
+            eprintln!("another run of the harness is under way; waiting for it to end");
+            told = true;
+        }
+        interrupt.sleep(Duration::from_millis(200))?;
+    }
+}
+
 fn reexecute(namespace: &Namespace, arguments: &[String]) -> Result<ExitCode, String> {
     let interrupt = Interrupt::watch()?;
-    let itself =
-        std::env::current_exe().map_err(|err| format!("cannot find this program: {err}"))?;
+    let itself = std::env::current_exe().map_err(|err| format!("cannot find this program: {err}"))?;
     let child = Command::new("ip")
         .args(["netns", "exec", &namespace.name])
         .arg(itself)
@@ -232,11 +215,7 @@ fn reexecute(namespace: &Namespace, arguments: &[String]) -> Result<ExitCode, St
     let mut child = KillOnDrop(child);
     let mut told: Option<Instant> = None;
     loop {
-        if let Some(status) = child
-            .0
-            .try_wait()
-            .map_err(|err| format!("cannot wait for the run: {err}"))?
-        {
+        if let Some(status) = child.0.try_wait().map_err(|err| format!("cannot wait for the run: {err}"))? {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
         }
@@ -264,17 +243,10 @@ impl Drop for KillOnDrop {
 }
 
 fn ip(arguments: &[&str]) -> Result<String, String> {
-    let told = Command::new("ip")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
+    let told = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
     let told = told.map_err(|err| format!("ip: {err}"))?;
     if told.status.success() {
         return Ok(String::from_utf8_lossy(&told.stdout).into_owned());
     }
-    Err(format!(
-        "ip {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&told.stderr).trim()
-    ))
+    Err(format!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&told.stderr).trim()))
 }

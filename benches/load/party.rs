@@ -35,12 +35,7 @@ impl Entrant {
     /// # Errors
     /// What is missing, and where it might come from.
     pub(crate) fn find(kind: Kind) -> Result<Self, String> {
-        let mut entrant = Self {
-            kind,
-            version: String::new(),
-            program: PathBuf::new(),
-            load_module: String::new(),
-        };
+        let mut entrant = Self { kind, version: String::new(), program: PathBuf::new(), load_module: String::new() };
         match kind {
             Kind::Direct => "(client straight to backend)".clone_into(&mut entrant.version),
             Kind::L4lb => {
@@ -85,21 +80,12 @@ pub(crate) struct Party {
 
 impl Party {
     /// Starts it, and waits until it accepts.
-    pub(crate) fn start(
-        entrant: &Entrant,
-        terms: &Terms<'_>,
-        interrupt: &Interrupt,
-    ) -> Result<Self, String> {
+    pub(crate) fn start(entrant: &Entrant, terms: &Terms<'_>, interrupt: &Interrupt) -> Result<Self, String> {
         let name = entrant.kind.name();
         let (template, file) = match entrant.kind {
             Kind::Direct => {
                 let address = SocketAddr::from(([127, 0, 0, 1], terms.backend_port));
-                return Ok(Self {
-                    kind: entrant.kind,
-                    address,
-                    child: None,
-                    log: PathBuf::new(),
-                });
+                return Ok(Self { kind: entrant.kind, address, child: None, log: PathBuf::new() });
             }
             Kind::Haproxy => (HAPROXY, "haproxy.cfg"),
             Kind::Nginx => (NGINX, "nginx.conf"),
@@ -119,30 +105,16 @@ impl Party {
         let errors = File::create(&log).map_err(|err| format!("{}: {err}", log.display()))?;
         let mut command = Command::new(&entrant.program);
         match entrant.kind {
-            Kind::Nginx => command
-                .arg("-p")
-                .arg(terms.directory)
-                .arg("-c")
-                .arg(&config),
+            Kind::Nginx => command.arg("-p").arg(terms.directory).arg("-c").arg(&config),
             Kind::Haproxy => command.arg("-db").arg("-f").arg(&config),
             Kind::L4lb | Kind::Direct => command.arg("-c").arg(&config),
         };
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let child = Layout::on(&terms.layout.proxy, || {
-            command
-                .spawn()
-                .map_err(|err| format!("cannot start {}: {err}", entrant.program.display()))
+            command.spawn().map_err(|err| format!("cannot start {}: {err}", entrant.program.display()))
         })?;
         let address = SocketAddr::from(([127, 0, 0, 1], terms.port));
-        let mut party = Self {
-            kind: entrant.kind,
-            address,
-            child: Some(child),
-            log,
-        };
+        let mut party = Self { kind: entrant.kind, address, child: Some(child), log };
         party.wait_until_it_accepts(interrupt)?;
         Ok(party)
     }
@@ -175,24 +147,14 @@ impl Party {
 
     /// All its processes; none for `direct`.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        self.child
-            .as_ref()
-            .map(|child| family(child.id()))
-            .unwrap_or_default()
+        self.child.as_ref().map(|child| family(child.id())).unwrap_or_default()
     }
 
     fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines[lines.len().saturating_sub(3)..].join(" / ");
-        if last.is_empty() {
-            String::new()
-        } else {
-            format!("; it said: {last}")
-        }
+        if last.is_empty() { String::new() } else { format!("; it said: {last}") }
     }
 }
 
@@ -227,41 +189,22 @@ fn stream_module(configure: &str) -> Result<String, String> {
     if !words.contains(&"--with-stream=dynamic") {
         return Err(missing.to_owned());
     }
-    let value = |key: &str| {
-        words
-            .iter()
-            .find_map(|word| word.strip_prefix(key))
-            .map(PathBuf::from)
-    };
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).map(PathBuf::from);
     let prefix = value("--prefix=").unwrap_or_else(|| PathBuf::from("/usr/local/nginx"));
-    let file = value("--modules-path=")
-        .unwrap_or_else(|| prefix.join("modules"))
-        .join("ngx_stream_module.so");
-    if file.exists() {
-        Ok(format!("load_module {};", file.display()))
-    } else {
-        Err(missing.to_owned())
-    }
+    let file = value("--modules-path=").unwrap_or_else(|| prefix.join("modules")).join("ngx_stream_module.so");
+    if file.exists() { Ok(format!("load_module {};", file.display())) } else { Err(missing.to_owned()) }
 }
 
 /// A program of PATH; `sbin` directories are looked into as well, where daemons are and PATH often does not go.
 pub(crate) fn on_path(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path)
-        .chain(more)
-        .map(|directory| directory.join(name));
-    found
-        .into_iter()
-        .find(|file| file.is_file())
-        .ok_or_else(|| format!("{name} is not installed (not on PATH)"))
+    let found = std::env::split_paths(&path).chain(more).map(|directory| directory.join(name));
+    found.into_iter().find(|file| file.is_file()).ok_or_else(|| format!("{name} is not installed (not on PATH)"))
 }
 
 fn output(program: &Path, argument: &str) -> Result<String, String> {
-    let told = Command::new(program)
-        .arg(argument)
-        .stdin(Stdio::null())
-        .output();
+    let told = Command::new(program).arg(argument).stdin(Stdio::null()).output();
     let told = told.map_err(|err| format!("{}: {err}", program.display()))?;
     Ok(String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr))
 }
@@ -269,7 +212,6 @@ fn output(program: &Path, argument: &str) -> Result<String, String> {
 /// The first word of the first line that has a digit and a dot: `2.6.12-1`, `1.22.1`.
 fn version(told: &str) -> String {
     let mut words = told.lines().next().unwrap_or_default().split([' ', '/']);
-    let found = words
-        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
+    let found = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
     found.unwrap_or("of unknown version").to_owned()
 }

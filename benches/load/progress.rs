@@ -15,44 +15,20 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(args: &Args, entrants: &[Entrant]) -> Self {
-        let proxies = entrants
-            .iter()
-            .filter(|entrant| entrant.kind != Kind::Direct)
-            .count() as u32;
+        let proxies = entrants.iter().filter(|entrant| entrant.kind != Kind::Direct).count() as u32;
         let windows = |scenario| match scenario {
             Scenario::TcpIdle => args.rounds * proxies,
             _ => args.rounds * entrants.len() as u32 + u32::from(args.syscalls) * proxies,
         };
-        let all =
-            args.scenario.iter().copied().map(windows).sum::<u32>() * args.workers.len() as u32;
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-            done: 0,
-            all,
-            line: String::new(),
-        }
+        let all = args.scenario.iter().copied().map(windows).sum::<u32>() * args.workers.len() as u32;
+        Self { terminal: std::io::stderr().is_terminal(), done: 0, all, line: String::new() }
     }
 
-    pub(crate) fn at(
-        &mut self,
-        scenario: Scenario,
-        workers: u16,
-        round: u32,
-        party: Kind,
-        counting: bool,
-    ) {
+    pub(crate) fn at(&mut self, scenario: Scenario, workers: u16, round: u32, party: Kind, counting: bool) {
         self.done += 1;
-        let what = if counting {
-            "system calls".to_owned()
-        } else {
-            format!("round {round}")
-        };
+        let what = if counting { "system calls".to_owned() } else { format!("round {round}") };
         let (done, all) = (self.done, self.all);
-        self.line = format!(
-            "[{done}/{all}] {}, {workers} worker(s), {what}: {}",
-            scenario.name(),
-            party.name()
-        );
+        self.line = format!("[{done}/{all}] {}, {workers} worker(s), {what}: {}", scenario.name(), party.name());
         self.show("");
     }
 

@@ -41,10 +41,7 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
     );
     let mut seen = String::new();
     for row in &findings.rows {
-        let shared = findings
-            .layouts
-            .iter()
-            .any(|(workers, layout)| *workers == row.workers && layout.shared);
+        let shared = findings.layouts.iter().any(|(workers, layout)| *workers == row.workers && layout.shared);
         let marks = marks(row, shared);
         seen.push_str(&marks);
         table.row(cells(row, findings, shared, marks));
@@ -52,18 +49,13 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
     let mut text = heading(args, place, findings);
     text.push_str(&table.render());
     text.push_str("\nCPU: all threads of the proxy and the ksoftirqd of its processors. ratio: to the better of haproxy and nginx\n");
-    text.push_str(
-        "in the same scenario (CPU per unit; bytes per idle connection). Medians of the rounds.\n",
-    );
+    text.push_str("in the same scenario (CPU per unit; bytes per idle connection). Medians of the rounds.\n");
     let legends = [
         (
             '!',
             "! the proxy was not near saturation (under 85 %): each event is then a wake-up of its own; do not compare",
         ),
-        (
-            '~',
-            "~ other programs took over 5 % of the machine: measure again when it is quiet",
-        ),
+        ('~', "~ other programs took over 5 % of the machine: measure again when it is quiet"),
         ('E', "E connections failed while measuring"),
     ];
     for (mark, legend) in legends {
@@ -78,16 +70,9 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
         };
         let mut by_name: Vec<_> = syscalls.by_name.iter().collect();
         by_name.sort_by(|left, right| right.1.total_cmp(left.1));
-        let list: Vec<String> = by_name
-            .iter()
-            .map(|(name, count)| format!("{name} {count:.2}"))
-            .collect();
+        let list: Vec<String> = by_name.iter().map(|(name, count)| format!("{name} {count:.2}")).collect();
         let (scenario, party) = (row.scenario.name(), row.party.name());
-        text.push_str(&format!(
-            "system calls, {scenario}, {} worker(s), {party}: {}\n",
-            row.workers,
-            list.join(", ")
-        ));
+        text.push_str(&format!("system calls, {scenario}, {} worker(s), {party}: {}\n", row.workers, list.join(", ")));
     }
     for why in &findings.left_out {
         text.push_str(&format!("left out: {why}\n"));
@@ -98,19 +83,13 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
 fn heading(args: &Args, place: &Place, findings: &Findings) -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut text = match &place.namespace {
-        Some(name) => format!(
-            "network namespace {name}; congestion control {}",
-            place.congestion_control
-        ),
+        Some(name) => format!("network namespace {name}; congestion control {}", place.congestion_control),
         None => match place.congestion_of_load() {
             Some(ours) => format!(
                 "plain loopback; congestion control {} (the load's own sockets: {ours})",
                 place.congestion_control
             ),
-            None => format!(
-                "plain loopback; congestion control {}",
-                place.congestion_control
-            ),
+            None => format!("plain loopback; congestion control {}", place.congestion_control),
         },
     };
     text.push_str(&format!(
@@ -118,18 +97,11 @@ fn heading(args: &Args, place: &Place, findings: &Findings) -> String {
         kernel.trim(),
         std::thread::available_parallelism().map_or(1, usize::from)
     ));
-    let entrants: Vec<String> = findings
-        .entrants
-        .iter()
-        .map(|entrant| format!("{} {}", entrant.kind.name(), entrant.version))
-        .collect();
+    let entrants: Vec<String> =
+        findings.entrants.iter().map(|entrant| format!("{} {}", entrant.kind.name(), entrant.version)).collect();
     text.push_str(&format!("{}\n", entrants.join("; ")));
     for (workers, layout) in &findings.layouts {
-        let how = if layout.shared {
-            "shared by load and proxy"
-        } else {
-            "apart"
-        };
+        let how = if layout.shared { "shared by load and proxy" } else { "apart" };
         text.push_str(&format!(
             "{workers} worker(s): load on CPUs {:?}, proxy on CPUs {:?}, {how}\n",
             layout.load, layout.proxy
@@ -149,10 +121,7 @@ fn marks(row: &Row, shared: bool) -> String {
     if row.saturation(shared).is_some_and(|busy| busy < SATURATED) {
         marks.push('!');
     }
-    if row
-        .spread(|sample| Some(sample.window.others_busy))
-        .is_some_and(|others| others.median > DISTURBED)
-    {
+    if row.spread(|sample| Some(sample.window.others_busy)).is_some_and(|others| others.median > DISTURBED) {
         marks.push('~');
     }
     if row.errors() > 0 {
@@ -162,15 +131,11 @@ fn marks(row: &Row, shared: bool) -> String {
 }
 
 fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<String> {
-    let figure =
-        |spread: Option<Spread>| spread.map_or(String::new(), |spread| short(spread.median));
+    let figure = |spread: Option<Spread>| spread.map_or(String::new(), |spread| short(spread.median));
     let range = |spread: Option<Spread>| {
-        spread.map_or(String::new(), |spread| {
-            format!("{}..{}", short(spread.min), short(spread.max))
-        })
+        spread.map_or(String::new(), |spread| format!("{}..{}", short(spread.min), short(spread.max)))
     };
-    let share =
-        |spread: Option<Spread>| spread.map_or(String::new(), |spread| percent(spread.median));
+    let share = |spread: Option<Spread>| spread.map_or(String::new(), |spread| percent(spread.median));
     let bar = findings
         .rows
         .iter()
@@ -178,10 +143,7 @@ fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<Str
         .filter(|other| matches!(other.party, Kind::Haproxy | Kind::Nginx))
         .filter_map(Row::cost)
         .min_by(f64::total_cmp);
-    let ratio = row
-        .cost()
-        .zip(bar)
-        .map_or(String::new(), |(cost, bar)| format!("{:.2}", cost / bar));
+    let ratio = row.cost().zip(bar).map_or(String::new(), |(cost, bar)| format!("{:.2}", cost / bar));
     let cpu = row.spread(|sample| sample.cpu_us_per_unit);
     let rate = row.spread(|sample| Some(sample.units_per_second));
     let proxy = row.party != Kind::Direct;
@@ -196,36 +158,22 @@ fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<Str
         ratio,
         figure(rate),
         range(rate),
-        idle.map_or(String::new(), |idle| {
-            format!("{:.0} ({:.0}..{:.0})", idle.median, idle.min, idle.max)
-        }),
+        idle.map_or(String::new(), |idle| format!("{:.0} ({:.0}..{:.0})", idle.median, idle.min, idle.max)),
         figure(held),
-        row.spread(|sample| {
-            proxy.then_some(sample.window.proxy_cpu_seconds / sample.window.seconds)
-        })
-        .map_or(String::new(), |busy| percent(busy.median)),
+        row.spread(|sample| proxy.then_some(sample.window.proxy_cpu_seconds / sample.window.seconds))
+            .map_or(String::new(), |busy| percent(busy.median)),
         share(row.spread(|sample| (proxy && !shared).then_some(sample.window.proxy_cpus_busy))),
         share(row.spread(|sample| Some(sample.window.load_busy))),
         share(row.spread(|sample| Some(sample.window.others_busy))),
-        row.syscalls.as_ref().map_or(String::new(), |syscalls| {
-            format!("{:.2}", syscalls.per_unit)
-        }),
+        row.syscalls.as_ref().map_or(String::new(), |syscalls| format!("{:.2}", syscalls.per_unit)),
         marks,
     ]
 }
 
 /// Writes all figures of the run.
-pub(crate) fn write_json(
-    path: &Path,
-    args: &Args,
-    place: &Place,
-    findings: &Findings,
-) -> Result<(), String> {
-    let layouts: Vec<_> = findings
-        .layouts
-        .iter()
-        .map(|(workers, layout)| json!({ "workers": workers, "layout": layout }))
-        .collect();
+pub(crate) fn write_json(path: &Path, args: &Args, place: &Place, findings: &Findings) -> Result<(), String> {
+    let layouts: Vec<_> =
+        findings.layouts.iter().map(|(workers, layout)| json!({ "workers": workers, "layout": layout })).collect();
     let rows: Vec<_> = findings
         .rows
         .iter()

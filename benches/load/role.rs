@@ -49,8 +49,7 @@ pub(crate) struct Role {
 impl Role {
     /// Starts the load on the processors that the calling thread may use. `words` as in [`run`].
     pub(crate) fn start(words: &[String]) -> Result<Self, String> {
-        let itself =
-            std::env::current_exe().map_err(|err| format!("cannot find this program: {err}"))?;
+        let itself = std::env::current_exe().map_err(|err| format!("cannot find this program: {err}"))?;
         let mut child = Command::new(itself)
             .arg(LOAD)
             .args(words)
@@ -60,11 +59,7 @@ impl Role {
             .map_err(|err| format!("cannot start the load: {err}"))?;
         let (orders, answers) = (child.stdin.take(), child.stdout.take());
         let answers = BufReader::new(answers.ok_or("a child without output")?);
-        let mut role = Self {
-            child,
-            orders,
-            answers,
-        };
+        let mut role = Self { child, orders, answers };
         role.answer()?; // the first line says that it is ready
         Ok(role)
     }
@@ -84,8 +79,7 @@ impl Role {
         let mut line = String::new();
         match self.answers.read_line(&mut line) {
             Ok(0) => Err("a load process ended; its message is above".to_owned()),
-            Ok(_) => serde_json::from_str(&line)
-                .map_err(|err| format!("a load process said {line:?}: {err}")),
+            Ok(_) => serde_json::from_str(&line).map_err(|err| format!("a load process said {line:?}: {err}")),
             Err(err) => Err(format!("cannot read from a load process: {err}")),
         }
     }
@@ -104,22 +98,13 @@ impl Drop for Role {
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let started = Instant::now();
     let failed = |err: std::io::Error| format!("poll: {err}");
-    let (congestion, ports) = words
-        .split_first()
-        .ok_or("a congestion control and ports are needed")?;
+    let (congestion, ports) = words.split_first().ok_or("a congestion control and ports are needed")?;
     let mut poll = Poll::new().map_err(failed)?;
-    let mut backend = Backend::new(
-        poll.registry().try_clone().map_err(failed)?,
-        BACKEND,
-        congestion,
-        ports,
-    )?;
+    let mut backend = Backend::new(poll.registry().try_clone().map_err(failed)?, BACKEND, congestion, ports)?;
     let mut client = Client::new(poll.registry().try_clone().map_err(failed)?);
     let mut orders = Orders::open()?;
     let source = orders.input.as_raw_fd();
-    poll.registry()
-        .register(&mut SourceFd(&source), ORDERS, Interest::READABLE)
-        .map_err(failed)?;
+    poll.registry().register(&mut SourceFd(&source), ORDERS, Interest::READABLE).map_err(failed)?;
     let answer = |client: &Client, backend: &Backend| {
         let mut reading = client.reading();
         reading.errors += backend.errors;
@@ -164,14 +149,8 @@ struct Orders {
 impl Orders {
     /// Takes standard input and output over.
     fn open() -> Result<Self, String> {
-        let input = std::io::stdin()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|err| format!("standard input: {err}"))?;
-        Ok(Self {
-            input: File::from(input),
-            half_a_line: Vec::new(),
-        })
+        let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(|err| format!("standard input: {err}"))?;
+        Ok(Self { input: File::from(input), half_a_line: Vec::new() })
     }
 
     /// The orders that have come; `None` when there will be no more. Call when the input is readable.
@@ -192,8 +171,6 @@ impl Orders {
     fn answer(reading: &Reading) -> Result<(), String> {
         let line = serde_json::to_string(reading).map_err(|err| err.to_string())?;
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{line}")
-            .and_then(|()| out.flush())
-            .map_err(|err| format!("standard output: {err}"))
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| format!("standard output: {err}"))
     }
 }

@@ -22,32 +22,18 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// `seconds`: between the two counts of units; the window's own length is between the looks at /proc.
-    pub(crate) fn new(
-        units: u64,
-        seconds: f64,
-        errors: u64,
-        window: Window,
-        memory_kib: Memory,
-    ) -> Self {
+    pub(crate) fn new(units: u64, seconds: f64, errors: u64, window: Window, memory_kib: Memory) -> Self {
         let units_per_second = units as f64 / seconds;
         let cpu = window.proxy_cpu_seconds * 1e6 / window.seconds / units_per_second;
         let cpu_us_per_unit = (window.proxy_cpu_seconds > 0.0).then_some(cpu);
-        Self {
-            units,
-            errors,
-            units_per_second,
-            cpu_us_per_unit,
-            window,
-            memory_kib,
-        }
+        Self { units, errors, units_per_second, cpu_us_per_unit, window, memory_kib }
     }
 }
 
 impl Display for Sample {
     fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
         write!(to, "{}/s", short(self.units_per_second))?;
-        self.cpu_us_per_unit
-            .map_or(Ok(()), |cpu| write!(to, ", {} us each", short(cpu)))
+        self.cpu_us_per_unit.map_or(Ok(()), |cpu| write!(to, ", {} us each", short(cpu)))
     }
 }
 
@@ -68,12 +54,7 @@ impl Growth {
 
 impl Display for Growth {
     fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(
-            to,
-            "{:.0} bytes each of {}",
-            self.bytes(|memory| memory.pss),
-            self.connections
-        )
+        write!(to, "{:.0} bytes each of {}", self.bytes(|memory| memory.pss), self.connections)
     }
 }
 
@@ -90,14 +71,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new(scenario: Scenario, workers: u16, party: Kind) -> Self {
-        Self {
-            scenario,
-            workers,
-            party,
-            samples: Vec::new(),
-            growth: Vec::new(),
-            syscalls: None,
-        }
+        Self { scenario, workers, party, samples: Vec::new(), growth: Vec::new(), syscalls: None }
     }
 
     pub(crate) fn spread(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
@@ -105,18 +79,12 @@ impl Row {
     }
 
     pub(crate) fn idle_bytes(&self) -> Option<Spread> {
-        Spread::of(
-            self.growth
-                .iter()
-                .map(|growth| growth.bytes(|memory| memory.pss)),
-        )
+        Spread::of(self.growth.iter().map(|growth| growth.bytes(|memory| memory.pss)))
     }
 
     /// What parties are compared by: CPU per unit, or bytes per idle connection.
     pub(crate) fn cost(&self) -> Option<f64> {
-        self.spread(|sample| sample.cpu_us_per_unit)
-            .or_else(|| self.idle_bytes())
-            .map(|spread| spread.median)
+        self.spread(|sample| sample.cpu_us_per_unit).or_else(|| self.idle_bytes()).map(|spread| spread.median)
     }
 
     pub(crate) fn errors(&self) -> u64 {
@@ -128,14 +96,8 @@ impl Row {
     pub(crate) fn saturation(&self, shared: bool) -> Option<f64> {
         let of = |sample: &Sample| match shared {
             true => Some(sample.window.machine_busy),
-            false => Some(
-                sample.window.proxy_cpu_seconds / sample.window.seconds / f64::from(self.workers),
-            ),
+            false => Some(sample.window.proxy_cpu_seconds / sample.window.seconds / f64::from(self.workers)),
         };
-        if self.party == Kind::Direct {
-            None
-        } else {
-            self.spread(of).map(|spread| spread.median)
-        }
+        if self.party == Kind::Direct { None } else { self.spread(of).map(|spread| spread.median) }
     }
 }

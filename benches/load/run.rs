@@ -59,9 +59,7 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
     if stage.perf
         && let Err(why) = on_path("perf")
     {
-        stage.left_out.push(format!(
-            "system calls: {why} (Debian: linux-perf, Ubuntu: linux-tools-generic)"
-        ));
+        stage.left_out.push(format!("system calls: {why} (Debian: linux-perf, Ubuntu: linux-tools-generic)"));
         stage.perf = false;
     }
     let mut layouts = Vec::new();
@@ -71,13 +69,7 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
         layouts.push((workers, layout));
     }
     stage.progress.end();
-    Ok(Findings {
-        entrants,
-        layouts,
-        rows: stage.rows,
-        left_out: stage.left_out,
-        l4lb_failed: stage.l4lb_failed,
-    })
+    Ok(Findings { entrants, layouts, rows: stage.rows, left_out: stage.left_out, l4lb_failed: stage.l4lb_failed })
 }
 
 struct Stage<'a> {
@@ -94,19 +86,12 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn with_workers(
-        &mut self,
-        workers: u16,
-        layout: &Layout,
-        entrants: &[Entrant],
-    ) -> Result<(), String> {
+    fn with_workers(&mut self, workers: u16, layout: &Layout, entrants: &[Entrant]) -> Result<(), String> {
         // A port a party, used again when idle memory wants a fresh process: that comes after, not beside it.
         let ports = self.place.free_ports(2 * entrants.len(), 2000)?;
         let (front, behind) = ports.split_at(entrants.len());
         let congestion = self.place.congestion_of_load().unwrap_or("-").to_owned();
-        let words: Vec<String> = std::iter::once(congestion)
-            .chain(behind.iter().map(u16::to_string))
-            .collect();
+        let words: Vec<String> = std::iter::once(congestion).chain(behind.iter().map(u16::to_string)).collect();
         let mut load = Layout::on(&layout.load, || Role::start(&words))?;
         let terms = |index: usize, directory| Terms {
             workers,
@@ -117,14 +102,9 @@ impl Stage<'_> {
             directory,
         };
         let directory = self.scratch.0.clone();
-        let terms: Vec<Terms<'_>> = (0..entrants.len())
-            .map(|index| terms(index, directory.as_path()))
-            .collect();
-        let (moving, idle): (Vec<Scenario>, Vec<Scenario>) = self
-            .args
-            .scenario
-            .iter()
-            .partition(|&&scenario| scenario != Scenario::TcpIdle);
+        let terms: Vec<Terms<'_>> = (0..entrants.len()).map(|index| terms(index, directory.as_path())).collect();
+        let (moving, idle): (Vec<Scenario>, Vec<Scenario>) =
+            self.args.scenario.iter().partition(|&&scenario| scenario != Scenario::TcpIdle);
         if !moving.is_empty() {
             let mut parties = Vec::new();
             for (entrant, terms) in entrants.iter().zip(&terms) {
@@ -143,13 +123,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn leave_out(
-        &mut self,
-        workers: u16,
-        kind: Kind,
-        scenario: &str,
-        why: &str,
-    ) -> Result<(), String> {
+    fn leave_out(&mut self, workers: u16, kind: Kind, scenario: &str, why: &str) -> Result<(), String> {
         if self.interrupt.came() {
             return Err("interrupted".to_owned());
         }
@@ -172,11 +146,7 @@ impl Stage<'_> {
     ) -> Result<(), String> {
         let softirq = softirq_threads();
         let first_row = self.rows.len();
-        self.rows.extend(
-            parties
-                .iter()
-                .map(|party| Row::new(scenario, workers, party.kind)),
-        );
+        self.rows.extend(parties.iter().map(|party| Row::new(scenario, workers, party.kind)));
         let windows = self.args.rounds + u32::from(self.perf);
         for round in 1..=windows {
             let mut failed = Vec::new();
@@ -185,32 +155,18 @@ impl Stage<'_> {
                 if counting && party.kind == Kind::Direct {
                     continue;
                 }
-                self.progress
-                    .at(scenario, workers, round, party.kind, counting);
-                let watch = Watch {
-                    proxy: party.pids(),
-                    load: load.pid(),
-                    softirq: softirq.clone(),
-                    layout: layout.clone(),
-                };
-                let mut window = Running {
-                    load: &mut *load,
-                    place: self.place,
-                    interrupt: self.interrupt,
-                };
+                self.progress.at(scenario, workers, round, party.kind, counting);
+                let watch =
+                    Watch { proxy: party.pids(), load: load.pid(), softirq: softirq.clone(), layout: layout.clone() };
+                let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
                 let result = if counting {
-                    window
-                        .syscalls(scenario, party, &watch, &self.scratch.0)
-                        .map(|counts| {
-                            self.progress
-                                .found(&format!("{:.2} a unit", counts.per_unit));
-                            self.rows[first_row + index].syscalls = Some(counts);
-                            None
-                        })
+                    window.syscalls(scenario, party, &watch, &self.scratch.0).map(|counts| {
+                        self.progress.found(&format!("{:.2} a unit", counts.per_unit));
+                        self.rows[first_row + index].syscalls = Some(counts);
+                        None
+                    })
                 } else {
-                    window
-                        .sample(scenario, party, &watch, self.args.seconds)
-                        .map(Some)
+                    window.sample(scenario, party, &watch, self.args.seconds).map(Some)
                 };
                 load.ask("stop")?;
                 match result {
@@ -244,23 +200,12 @@ impl Stage<'_> {
         load: &mut Role,
     ) -> Result<(), String> {
         let first_row = self.rows.len();
-        let proxies = || {
-            entrants
-                .iter()
-                .zip(terms)
-                .filter(|(entrant, _)| entrant.kind != Kind::Direct)
-        };
-        self.rows
-            .extend(proxies().map(|(entrant, _)| Row::new(scenario, workers, entrant.kind)));
+        let proxies = || entrants.iter().zip(terms).filter(|(entrant, _)| entrant.kind != Kind::Direct);
+        self.rows.extend(proxies().map(|(entrant, _)| Row::new(scenario, workers, entrant.kind)));
         for round in 1..=self.args.rounds {
             for (index, (entrant, terms)) in proxies().enumerate() {
-                self.progress
-                    .at(scenario, workers, round, entrant.kind, false);
-                let mut window = Running {
-                    load: &mut *load,
-                    place: self.place,
-                    interrupt: self.interrupt,
-                };
+                self.progress.at(scenario, workers, round, entrant.kind, false);
+                let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
                 let result = Party::start(entrant, terms, self.interrupt).and_then(|mut party| {
                     let growth = window.growth(&mut party, self.idle);
                     window.load.ask("stop")?; // before the party goes: nothing is to connect any more
@@ -275,8 +220,7 @@ impl Stage<'_> {
                 }
             }
         }
-        self.rows
-            .retain(|row| row.scenario != scenario || !row.growth.is_empty());
+        self.rows.retain(|row| row.scenario != scenario || !row.growth.is_empty());
         Ok(())
     }
 }

@@ -42,10 +42,7 @@ pub(crate) fn count(
         let name = event.strip_prefix("syscalls:sys_enter_")?.to_owned();
         (per_unit >= 0.005).then_some((name, per_unit))
     });
-    Ok(Syscalls {
-        per_unit,
-        by_name: by_name.collect(),
-    })
+    Ok(Syscalls { per_unit, by_name: by_name.collect() })
 }
 
 fn window(
@@ -77,37 +74,18 @@ impl Perf {
         let pipe = |name: &str| -> Result<(String, File), String> {
             let path = directory.join(name);
             let _ = fs::remove_file(&path); // of the window before
-            mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
-                .map_err(|err| format!("{}: {err}", path.display()))?;
+            mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|err| format!("{}: {err}", path.display()))?;
             // Open both ways: neither side waits for the other.
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_NONBLOCK)
-                .open(&path);
-            Ok((
-                path.display().to_string(),
-                file.map_err(|err| format!("{}: {err}", path.display()))?,
-            ))
+            let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path);
+            Ok((path.display().to_string(), file.map_err(|err| format!("{}: {err}", path.display()))?))
         };
         let (orders_path, orders) = pipe("perf-orders")?;
         let (answers_path, answers) = pipe("perf-answers")?;
         let output = directory.join("perf.csv");
-        let log =
-            File::create(directory.join("perf.log")).map_err(|err| format!("perf.log: {err}"))?;
+        let log = File::create(directory.join("perf.log")).map_err(|err| format!("perf.log: {err}"))?;
         let list: Vec<String> = pids.iter().map(u32::to_string).collect();
         let child = Command::new("perf")
-            .args([
-                "stat",
-                "-x",
-                ";",
-                "-D",
-                "-1",
-                "-e",
-                events,
-                "-p",
-                &list.join(","),
-            ])
+            .args(["stat", "-x", ";", "-D", "-1", "-e", events, "-p", &list.join(",")])
             .arg(format!("--control=fifo:{orders_path},{answers_path}"))
             .arg("-o")
             .arg(&output)
@@ -116,12 +94,7 @@ impl Perf {
             .stderr(log)
             .spawn()
             .map_err(|err| format!("perf cannot be started ({err})"))?;
-        Ok(Self {
-            child,
-            orders,
-            answers,
-            output,
-        })
+        Ok(Self { child, orders, answers, output })
     }
 
     /// Gives an order and waits until perf has obeyed it.
@@ -138,12 +111,8 @@ impl Perf {
                 _ => {}
             }
             if let Ok(Some(status)) = self.child.try_wait() {
-                let said =
-                    fs::read_to_string(self.output.with_file_name("perf.log")).unwrap_or_default();
-                return Err(format!(
-                    "perf ended ({status}): {}",
-                    said.trim().replace('\n', " / ")
-                ));
+                let said = fs::read_to_string(self.output.with_file_name("perf.log")).unwrap_or_default();
+                return Err(format!("perf ended ({status}): {}", said.trim().replace('\n', " / ")));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -154,14 +123,8 @@ impl Perf {
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT); // how one ends perf stat
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
-            if self
-                .child
-                .try_wait()
-                .map_err(|err| format!("perf: {err}"))?
-                .is_some()
-            {
-                let text = fs::read_to_string(&self.output)
-                    .map_err(|err| format!("perf's output: {err}"))?;
+            if self.child.try_wait().map_err(|err| format!("perf: {err}"))?.is_some() {
+                let text = fs::read_to_string(&self.output).map_err(|err| format!("perf's output: {err}"))?;
                 return Ok(perf_counts(&text));
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -33,9 +33,7 @@ pub(crate) fn run(url: &str, args: &Args) -> ExitCode {
 fn load(url: &str, args: &Args) -> Result<bool, String> {
     let target = Target::parse(url)?;
     let resolved = (target.host.as_str(), target.port).to_socket_addrs();
-    let addresses: Vec<SocketAddr> = resolved
-        .map_err(|err| format!("{}: {err}", target.host))?
-        .collect();
+    let addresses: Vec<SocketAddr> = resolved.map_err(|err| format!("{}: {err}", target.host))?.collect();
     let interrupt = Interrupt::watch()?;
     raise_descriptor_limit()?;
     let job = Job {
@@ -54,22 +52,10 @@ fn load(url: &str, args: &Args) -> Result<bool, String> {
         for _ in 0..threads {
             let tally = Tally::new(args.timeout)?;
             let thread = std::thread::Builder::new().stack_size(256 * 1024);
-            let thread = thread.spawn_scoped(scope, || {
-                Worker {
-                    job: &job,
-                    tally,
-                    open: None,
-                }
-                .work()
-            });
-            running
-                .push(thread.map_err(|err| format!("only {} connections: {err}", running.len()))?);
+            let thread = thread.spawn_scoped(scope, || Worker { job: &job, tally, open: None }.work());
+            running.push(thread.map_err(|err| format!("only {} connections: {err}", running.len()))?);
         }
-        show_progress(&job, &|| {
-            running
-                .iter()
-                .all(std::thread::ScopedJoinHandle::is_finished)
-        });
+        show_progress(&job, &|| running.iter().all(std::thread::ScopedJoinHandle::is_finished));
         for thread in running {
             result.add(&thread.join().map_err(|_| "a thread panicked")?)?;
         }
@@ -78,8 +64,7 @@ fn load(url: &str, args: &Args) -> Result<bool, String> {
     let seconds = started.elapsed().as_secs_f64();
     print!("{}", result.text(url, args, seconds));
     if let Some(path) = &args.output {
-        let text = serde_json::to_string_pretty(&result.json(url, args, seconds))
-            .map_err(|err| err.to_string())?;
+        let text = serde_json::to_string_pretty(&result.json(url, args, seconds)).map_err(|err| err.to_string())?;
         std::fs::write(path, text + "\n").map_err(|err| format!("{}: {err}", path.display()))?;
     }
     Ok(result.succeeded() > 0)
@@ -107,11 +92,7 @@ fn show_progress(job: &Job, all_done: &dyn Fn() -> bool) {
     while !all_done() {
         std::thread::sleep(Duration::from_millis(5));
         if terminal && shown.elapsed() > Duration::from_millis(500) {
-            eprint!(
-                "\r\x1b[K{} of {} requests",
-                job.taken.load(Ordering::Relaxed).min(job.requests),
-                job.requests
-            );
+            eprint!("\r\x1b[K{} of {} requests", job.taken.load(Ordering::Relaxed).min(job.requests), job.requests);
             shown = Instant::now();
         }
     }
@@ -152,11 +133,8 @@ impl Worker<'_> {
                 Ok(answer) => return Ok(answer),
             }
         }
-        let stream = self
-            .connect(deadline)
-            .map_err(|err| ("connect", Failure::Io(err)))?;
-        self.on(stream, Incoming::new(), deadline)
-            .map_err(|(failure, _)| ("response", failure))
+        let stream = self.connect(deadline).map_err(|err| ("connect", Failure::Io(err)))?;
+        self.on(stream, Incoming::new(), deadline).map_err(|(failure, _)| ("response", failure))
     }
 
     fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
@@ -175,20 +153,9 @@ impl Worker<'_> {
     }
 
     /// The failure says whether bytes of a response had come.
-    fn on(
-        &mut self,
-        stream: TcpStream,
-        mut incoming: Incoming,
-        deadline: Instant,
-    ) -> Result<Answer, (Failure, bool)> {
-        let mut timed = Timed {
-            stream: &stream,
-            deadline,
-            read_any: false,
-        };
-        (&stream)
-            .write_all(&self.job.request)
-            .map_err(|err| (Failure::Io(err), false))?;
+    fn on(&mut self, stream: TcpStream, mut incoming: Incoming, deadline: Instant) -> Result<Answer, (Failure, bool)> {
+        let mut timed = Timed { stream: &stream, deadline, read_any: false };
+        (&stream).write_all(&self.job.request).map_err(|err| (Failure::Io(err), false))?;
         let answer = incoming.answer(&mut timed);
         let read_any = timed.read_any;
         let answer = answer.map_err(|failure| (failure, read_any))?;
@@ -218,18 +185,11 @@ impl Read for Timed<'_> {
 
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(ErrorKind::TimedOut.into())
-    } else {
-        Ok(left)
-    }
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 fn is_reset(err: &io::Error) -> bool {
-    matches!(
-        err.kind(),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
-    )
+    matches!(err.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
 }
 
 /// What went wrong, in words that add up: no ports or times in them.
@@ -261,28 +221,18 @@ struct Tally {
 impl Tally {
     fn new(timeout: Duration) -> Result<Self, String> {
         let most = (timeout.as_micros() as u64).max(1000).saturating_mul(2);
-        let latency =
-            Histogram::new_with_bounds(1, most, 3).map_err(|err| format!("--timeout: {err}"))?;
-        Ok(Self {
-            latency,
-            status: BTreeMap::new(),
-            errors: BTreeMap::new(),
-            body_bytes: 0,
-            reconnects: 0,
-        })
+        let latency = Histogram::new_with_bounds(1, most, 3).map_err(|err| format!("--timeout: {err}"))?;
+        Ok(Self { latency, status: BTreeMap::new(), errors: BTreeMap::new(), body_bytes: 0, reconnects: 0 })
     }
 
     fn answered(&mut self, answer: &Answer, latency: Duration) {
-        self.latency
-            .saturating_record((latency.as_micros() as u64).max(1));
+        self.latency.saturating_record((latency.as_micros() as u64).max(1));
         *self.status.entry(answer.status).or_default() += 1;
         self.body_bytes += answer.body_bytes;
     }
 
     fn add(&mut self, other: &Self) -> Result<(), String> {
-        self.latency
-            .add(&other.latency)
-            .map_err(|err| err.to_string())?;
+        self.latency.add(&other.latency).map_err(|err| err.to_string())?;
         for (status, count) in &other.status {
             *self.status.entry(*status).or_default() += count;
         }
@@ -328,31 +278,18 @@ impl Tally {
 
     fn text(&self, url: &str, args: &Args, seconds: f64) -> String {
         let (tried, succeeded) = (self.tried(), self.succeeded());
-        let mut text = format!(
-            "{url}: {tried} requests, {} at once, in {seconds:.3} s\n",
-            args.concurrency
-        );
+        let mut text = format!("{url}: {tried} requests, {} at once, in {seconds:.3} s\n", args.concurrency);
         if tried < args.requests {
             text.push_str(&format!("interrupted: {} were asked for\n", args.requests));
         }
         let rate = self.success_rate() * 100.0;
-        text.push_str(&format!(
-            "succeeded    {succeeded} ({rate:.2} %), failed {}\n",
-            tried - succeeded
-        ));
+        text.push_str(&format!("succeeded    {succeeded} ({rate:.2} %), failed {}\n", tried - succeeded));
         let answered = self.completed() as f64 / seconds;
         let bytes = self.body_bytes as f64 / seconds / 1e6;
-        text.push_str(&format!(
-            "answers      {}/s, {} MB/s of bodies\n",
-            short(answered),
-            short(bytes)
-        ));
+        text.push_str(&format!("answers      {}/s, {} MB/s of bodies\n", short(answered), short(bytes)));
         if self.completed() > 0 {
-            let list: Vec<String> = self
-                .percentiles()
-                .iter()
-                .map(|(name, ms)| format!("{name} {}", short(*ms)))
-                .collect();
+            let list: Vec<String> =
+                self.percentiles().iter().map(|(name, ms)| format!("{name} {}", short(*ms))).collect();
             text.push_str(&format!("latency, ms  {}\n", list.join("  ")));
         }
         for (status, count) in &self.status {
@@ -366,8 +303,7 @@ impl Tally {
 
     fn json(&self, url: &str, args: &Args, seconds: f64) -> serde_json::Value {
         let answered = self.completed() > 0;
-        let latency: Option<BTreeMap<_, _>> =
-            answered.then(|| self.percentiles().into_iter().collect());
+        let latency: Option<BTreeMap<_, _>> = answered.then(|| self.percentiles().into_iter().collect());
         json!({
             "url": url,
             "concurrency": args.concurrency,

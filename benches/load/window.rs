@@ -39,13 +39,8 @@ impl Running<'_> {
 
     /// Gives an order, and waits until each connection has done a unit of work.
     fn order(&mut self, order: &str, party: &mut Party, count: usize) -> Result<(), String> {
-        let congestion = self
-            .place
-            .congestion_of_load()
-            .map(|name| format!(" {name}"))
-            .unwrap_or_default();
-        self.load
-            .ask(&format!("{order} {} {count}{congestion}", party.address))?;
+        let congestion = self.place.congestion_of_load().map(|name| format!(" {name}")).unwrap_or_default();
+        self.load.ask(&format!("{order} {} {count}{congestion}", party.address))?;
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let reading = self.load.ask("read")?;
@@ -86,13 +81,7 @@ impl Running<'_> {
         }
         let held: Memory = memory(&watch.proxy)?;
         let seconds = (last.at_ns - first.at_ns) as f64 / 1e9;
-        Ok(Sample::new(
-            units,
-            seconds,
-            last.errors - first.errors,
-            watch.window(&before, &after),
-            held,
-        ))
+        Ok(Sample::new(units, seconds, last.errors - first.errors, watch.window(&before, &after), held))
     }
 
     /// Counts system calls, in windows of their own.
@@ -120,12 +109,7 @@ impl Running<'_> {
         self.order("hold", party, count as usize)?;
         let after = self.steady(party)?;
         let reading = self.read()?;
-        Ok(Growth {
-            connections: count,
-            errors: reading.errors,
-            before,
-            after,
-        })
+        Ok(Growth { connections: count, errors: reading.errors, before, after })
     }
 
     /// The proxy's memory once it stands still: equal for half a second, or as it is after 5 s.
