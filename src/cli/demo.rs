@@ -145,7 +145,7 @@ fn instructions(
     let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
     let ask = |word: &str| {
         format!(
-            "bash -c '{{ echo {word} >&3; IFS= read -r answer <&3; echo \"$answer\"; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'"
+            "bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'"
         )
     };
     let end = match duration {
