@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::read_duration;
+
 const USAGE: &str = "\
 l4lb -c FILE [--debug]
        l4lb --port PORT --backend HOST:PORT... --protocol tcp [OPTIONS]
@@ -125,7 +127,7 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(0..=65534))]
     pub(super) port: u16,
     /// End after this time, such as 10s or 2m [default: run until Ctrl-C]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = read_duration)]
     pub(super) duration: Option<Duration>,
 }
 
@@ -149,7 +151,7 @@ pub(super) struct BackendArgs {
     /// Wait this long before each answer, such as 5ms
     ///
     /// With tcp: before each line.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = read_duration)]
     pub(super) delay: Duration,
     /// The share of answers that fail, 0 to 1
     ///
@@ -221,6 +223,11 @@ mod tests {
             (
                 "a time needs its unit",
                 &["demo", "--duration", "10"],
+                false,
+            ),
+            (
+                "a month is no minute",
+                &["demo", "--duration", "10M"],
                 false,
             ),
             ("a time with its unit", &["demo", "--duration", "10s"], true),

@@ -144,9 +144,7 @@ fn instructions(
     };
     let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
     let ask = |word: &str| {
-        format!(
-            "bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'"
-        )
+        format!("bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'")
     };
     let end = match duration {
         None => "Ctrl-C ends it.".to_owned(),
