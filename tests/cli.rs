@@ -13,82 +13,20 @@ fn the_end_of_the_program_is_told_by_its_code() {
     let cases: &[(&str, &[&str], i32, &str)] = &[
         ("nothing to do", &[], 2, "l4lb -c config/lb.toml"),
         ("only a level", &["--debug"], 2, "nothing to run"),
-        (
-            "http by default",
-            &["--port", "0", "--backend", "127.0.0.1:1"],
-            2,
-            "add `--protocol tcp`",
-        ),
-        (
-            "udp",
-            &[
-                "--port",
-                "0",
-                "--backend",
-                "127.0.0.1:1",
-                "--protocol",
-                "udp",
-            ],
-            2,
-            "udp is not supported yet",
-        ),
-        (
-            "no backend",
-            &["--port", "0", "--protocol", "tcp"],
-            2,
-            "--backend HOST:PORT",
-        ),
+        ("http by default", &["--port", "0", "--backend", "127.0.0.1:1"], 2, "add `--protocol tcp`"),
+        ("udp", &["--port", "0", "--backend", "127.0.0.1:1", "--protocol", "udp"], 2, "udp is not supported yet"),
+        ("no backend", &["--port", "0", "--protocol", "tcp"], 2, "--backend HOST:PORT"),
         ("a word for a port", &["--port", "http"], 2, "'http'"),
-        (
-            "a file and flags",
-            &["-c", "config/lb.toml", "--port", "1"],
-            2,
-            "cannot be used with",
-        ),
-        (
-            "an option that does not exist",
-            &["--listen", "1"],
-            2,
-            "--listen",
-        ),
+        ("a file and flags", &["-c", "config/lb.toml", "--port", "1"], 2, "cannot be used with"),
+        ("an option that does not exist", &["--listen", "1"], 2, "--listen"),
         ("the administration is not due", &["ctl", "stats"], 2, "ctl"),
         ("no file to check", &["check"], 2, "--config"),
-        (
-            "udp backend",
-            &["backend", "--port", "0", "--protocol", "udp"],
-            2,
-            "not supported yet",
-        ),
-        (
-            "no room for the next port",
-            &["demo", "--port", "65535"],
-            2,
-            "65534",
-        ),
-        (
-            "run: no such file",
-            &["-c", "tests/none.toml"],
-            1,
-            "tests/none.toml",
-        ),
-        (
-            "check: no such file",
-            &["check", "-c", "tests/none.toml"],
-            1,
-            "tests/none.toml",
-        ),
-        (
-            "run: a broken file",
-            &["-c", "tests/broken/loops.toml"],
-            1,
-            "tests/broken/loops.toml:28:11: pool.api",
-        ),
-        (
-            "an address that is not ours",
-            &["backend", "--port", "0", "--host", "192.0.2.1"],
-            3,
-            "192.0.2.1",
-        ),
+        ("udp backend", &["backend", "--port", "0", "--protocol", "udp"], 2, "not supported yet"),
+        ("no room for the next port", &["demo", "--port", "65535"], 2, "65534"),
+        ("run: no such file", &["-c", "tests/none.toml"], 1, "tests/none.toml"),
+        ("check: no such file", &["check", "-c", "tests/none.toml"], 1, "tests/none.toml"),
+        ("run: a broken file", &["-c", "tests/broken/loops.toml"], 1, "tests/broken/loops.toml:28:11: pool.api"),
+        ("an address that is not ours", &["backend", "--port", "0", "--host", "192.0.2.1"], 3, "192.0.2.1"),
     ];
     for (why, args, code, part) in cases {
         let (got, out, err) = run(args);
@@ -116,10 +54,7 @@ fn help_and_version_are_answers() {
 #[test]
 fn check_sums_a_good_file_up_in_a_line() {
     let expected = "config/lb.toml: ok: 1 listener, 1 pool, 3 backends\n";
-    assert_eq!(
-        run(&["check", "-c", "config/lb.toml"]),
-        (0, expected.to_owned(), String::new())
-    );
+    assert_eq!(run(&["check", "-c", "config/lb.toml"]), (0, expected.to_owned(), String::new()));
 }
 
 #[test]
@@ -131,23 +66,14 @@ fn check_tells_every_error_of_a_broken_file() {
             continue;
         }
         seen += 1;
-        let file = format!(
-            "tests/broken/{}.toml",
-            expected.file_stem().unwrap().to_str().unwrap()
-        );
+        let file = format!("tests/broken/{}.toml", expected.file_stem().unwrap().to_str().unwrap());
         let (code, out, err) = run(&["check", "-c", &file]);
         assert_eq!((code, out.as_str()), (1, ""), "{file}");
-        let told: Vec<&str> = err
-            .lines()
-            .map(|line| line.strip_prefix("tests/broken/").expect(line))
-            .collect();
+        let told: Vec<&str> = err.lines().map(|line| line.strip_prefix("tests/broken/").expect(line)).collect();
         let expected = std::fs::read_to_string(&expected).unwrap();
         assert_eq!(told, expected.lines().collect::<Vec<_>>(), "{file}");
     }
-    assert!(
-        seen >= 10,
-        "only {seen} broken files: is it the right folder?"
-    );
+    assert!(seen >= 10, "only {seen} broken files: is it the right folder?");
 }
 
 #[test]
@@ -160,14 +86,9 @@ fn completions_are_scripts_that_know_the_commands() {
         }
     }
     let (_, script, _) = run(&["completions", "bash"]);
-    let complete =
-        "COMP_WORDS=(l4lb de) COMP_CWORD=1; _l4lb l4lb de l4lb; echo \"${COMPREPLY[@]}\"";
+    let complete = "COMP_WORDS=(l4lb de) COMP_CWORD=1; _l4lb l4lb de l4lb; echo \"${COMPREPLY[@]}\"";
     let (code, out, err) = shell(&format!("{script}\n{complete}"));
-    assert_eq!(
-        (code, out.as_str(), err.as_str()),
-        (0, "demo\n", ""),
-        "bash completes a command"
-    );
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "demo\n", ""), "bash completes a command");
 }
 
 #[test]
@@ -180,9 +101,7 @@ fn a_reader_that_leaves_is_no_failure() {
 fn taken(shared: bool) -> (socket2::Socket, u16) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_port(shared).unwrap();
-    socket
-        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     socket.listen(1).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
     (socket, port)
@@ -196,31 +115,12 @@ fn a_taken_port_is_named() {
         let cases: &[(&str, &[&str])] = &[
             ("backend", &["backend", "--port", &port]),
             ("demo", &["demo", "--port", &port]),
-            (
-                "run",
-                &[
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    &port,
-                    "--protocol",
-                    "tcp",
-                    "--backend",
-                    "127.0.0.1:1",
-                ],
-            ),
+            ("run", &["--host", "127.0.0.1", "--port", &port, "--protocol", "tcp", "--backend", "127.0.0.1:1"]),
         ];
         for (why, args) in cases {
             let (code, out, err) = run(args);
-            assert_eq!(
-                (code, out.as_str()),
-                (3, ""),
-                "{why}, shared {shared}: {err}"
-            );
-            assert!(
-                err.contains(&format!("127.0.0.1:{port}")),
-                "{why}, shared {shared}: {err}"
-            );
+            assert_eq!((code, out.as_str()), (3, ""), "{why}, shared {shared}: {err}");
+            assert!(err.contains(&format!("127.0.0.1:{port}")), "{why}, shared {shared}: {err}");
         }
     }
 }
@@ -230,17 +130,7 @@ fn a_signal_ends_what_serves_with_code_0() {
     let cases: &[(&str, &[&str])] = &[
         ("backend", &["backend", "--port", "0"]),
         ("demo", &["demo", "--port", "0"]),
-        (
-            "run",
-            &[
-                "--port",
-                "0",
-                "--protocol",
-                "tcp",
-                "--backend",
-                "127.0.0.1:1",
-            ],
-        ),
+        ("run", &["--port", "0", "--protocol", "tcp", "--backend", "127.0.0.1:1"]),
     ];
     for (why, args) in cases {
         for signal in ["TERM", "INT"] {
@@ -269,17 +159,11 @@ fn the_http_backend_names_itself() {
     let (named, address) = Running::listening(&["backend", "--port", "0", "--id", "backend1"]);
     let answer = exchange(address, ASK);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(
-        answer.contains("{\"id\":\"backend1\",\"method\":\"GET\",\"path\":\"/x\""),
-        "{answer}"
-    );
+    assert!(answer.contains("{\"id\":\"backend1\",\"method\":\"GET\",\"path\":\"/x\""), "{answer}");
     drop(named);
     let (_unnamed, address) = Running::listening(&["backend", "--port", "0"]);
     let answer = exchange(address, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
-    let expected = format!(
-        "{{\"status\":\"healthy\",\"id\":\"backend-{}\"}}\n",
-        address.port()
-    );
+    let expected = format!("{{\"status\":\"healthy\",\"id\":\"backend-{}\"}}\n", address.port());
     assert!(answer.ends_with(&expected), "{answer}");
 }
 
@@ -289,56 +173,32 @@ fn the_http_backend_is_understood_by_curl() {
     let curl = format!("curl -sS --noproxy '*' --max-time 20 http://{address}");
     let status = "-o /dev/null -w '%{http_code}'";
     let cases = [
-        (
-            "a body",
-            format!("{curl}/ -d hello"),
-            "\"body\":\"hello\",\"body_length\":5}\n",
-        ),
+        ("a body", format!("{curl}/ -d hello"), "\"body\":\"hello\",\"body_length\":5}\n"),
         (
             "chunks",
             format!("{curl}/ -H 'Transfer-Encoding: chunked' -d hello"),
             "\"body\":\"hello\",\"body_length\":5}\n",
         ),
         ("a head", format!("{curl}/ -I {status}"), "200"),
-        (
-            "waiting to be asked",
-            format!("{curl}/ -H 'Expect: 100-continue' -d a {status}"),
-            "200",
-        ),
-        (
-            "two on one connection",
-            format!("{curl}/ {curl}/ -w '%{{num_connects}}'").replace(" curl", " "),
-            "0",
-        ),
-        (
-            "too large",
-            format!("head -c 9000000 /dev/zero | {curl}/ --data-binary @- {status}"),
-            "413",
-        ),
+        ("waiting to be asked", format!("{curl}/ -H 'Expect: 100-continue' -d a {status}"), "200"),
+        ("two on one connection", format!("{curl}/ {curl}/ -w '%{{num_connects}}'").replace(" curl", " "), "0"),
+        ("too large", format!("head -c 9000000 /dev/zero | {curl}/ --data-binary @- {status}"), "413"),
         (
             "too large, sent without asking",
             format!("head -c 9000000 /dev/zero | {curl}/ -H Expect: --data-binary @- {status}"),
             "413",
         ),
-        (
-            "an old client",
-            format!("{curl}/ --http1.0 {status}"),
-            "200",
-        ),
+        ("an old client", format!("{curl}/ --http1.0 {status}"), "200"),
     ];
     for (why, command, end) in cases {
         let (code, out, err) = shell(&command);
-        assert!(
-            code == 0 && out.ends_with(end),
-            "{why}: {command}: code {code}, {out}{err}"
-        );
+        assert!(code == 0 && out.ends_with(end), "{why}: {command}: code {code}, {out}{err}");
     }
 }
 
 #[test]
 fn the_tcp_backend_sends_everything_back_behind_its_name() {
-    let (_backend, address) =
-        Running::listening(&["backend", "--port", "0", "--id", "b", "--protocol", "tcp"]);
+    let (_backend, address) = Running::listening(&["backend", "--port", "0", "--id", "b", "--protocol", "tcp"]);
     assert_eq!(exchange(address, b"hello\nworld"), "b: hello\nb: world");
     // More than any socket buffer holds, so it can only pass while both ways move.
     let large = "x".repeat(8 << 20);
@@ -353,71 +213,28 @@ fn the_tcp_backend_sends_everything_back_behind_its_name() {
         (&stream).read_to_string(&mut answer).unwrap();
         answer
     });
-    assert!(
-        answer == format!("b: {large}"),
-        "{} bytes came back",
-        answer.len()
-    );
+    assert!(answer == format!("b: {large}"), "{} bytes came back", answer.len());
     stream.flush().unwrap();
 }
 
 #[test]
 fn a_delay_is_kept_and_a_share_fails() {
-    let (_http, address) = Running::listening(&[
-        "backend",
-        "--port",
-        "0",
-        "--delay",
-        "50ms",
-        "--error-rate",
-        "0.5",
-    ]);
+    let (_http, address) = Running::listening(&["backend", "--port", "0", "--delay", "50ms", "--error-rate", "0.5"]);
     let start = Instant::now();
     assert!(exchange(address, ASK).starts_with("HTTP/1.1 200 "));
-    assert!(
-        start.elapsed() >= Duration::from_millis(50),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() >= Duration::from_millis(50), "{:?}", start.elapsed());
     assert!(exchange(address, ASK).starts_with("HTTP/1.1 500 "));
-    let tcp = [
-        "backend",
-        "--port",
-        "0",
-        "--protocol",
-        "tcp",
-        "--id",
-        "b",
-        "--delay",
-        "50ms",
-        "--error-rate",
-        "0.5",
-    ];
+    let tcp = ["backend", "--port", "0", "--protocol", "tcp", "--id", "b", "--delay", "50ms", "--error-rate", "0.5"];
     let (_tcp, address) = Running::listening(&tcp);
     let start = Instant::now();
-    assert_eq!(
-        exchange(address, b"a\nb\nc\n"),
-        "b: a\n",
-        "the second line is not answered, but cut"
-    );
-    assert!(
-        start.elapsed() >= Duration::from_millis(100),
-        "two lines, two delays: {:?}",
-        start.elapsed()
-    );
+    assert_eq!(exchange(address, b"a\nb\nc\n"), "b: a\n", "the second line is not answered, but cut");
+    assert!(start.elapsed() >= Duration::from_millis(100), "two lines, two delays: {:?}", start.elapsed());
 }
 
 /// Which of the three answered, in order; "?" for anything else.
 fn names(answers: &str) -> Vec<&str> {
-    let name = |line| {
-        ["backend1", "backend2", "backend3"]
-            .into_iter()
-            .find(|name| str::contains(line, name))
-    };
-    answers
-        .lines()
-        .map(|line: &str| name(line).unwrap_or("?"))
-        .collect()
+    let name = |line| ["backend1", "backend2", "backend3"].into_iter().find(|name| str::contains(line, name));
+    answers.lines().map(|line: &str| name(line).unwrap_or("?")).collect()
 }
 
 #[test]
@@ -427,10 +244,7 @@ fn every_command_that_the_demo_prints_works() {
     while !text.contains("Ctrl-C ends it") {
         text += &(demo.line() + "\n");
     }
-    let commands: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("    "))
-        .collect();
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     assert!(commands.len() >= 5, "{text}");
     let mut balanced = 0;
     for command in commands {
@@ -438,17 +252,10 @@ fn every_command_that_the_demo_prints_works() {
         assert_eq!((code, err.as_str()), (0, ""), "{command}");
         let mut names = names(&out);
         names.sort_unstable();
-        assert!(
-            !names.is_empty() && !names.contains(&"?"),
-            "{command}: {out}"
-        );
+        assert!(!names.is_empty() && !names.contains(&"?"), "{command}: {out}");
         if command.contains("for i in 1 2 3") {
             balanced += 1;
-            assert_eq!(
-                names,
-                ["backend1", "backend2", "backend3"],
-                "{command}: {out}"
-            );
+            assert_eq!(names, ["backend1", "backend2", "backend3"], "{command}: {out}");
         }
     }
     assert_eq!(balanced, 2, "one loop for HTTP and one for TCP: {text}");
@@ -468,10 +275,7 @@ fn flags_and_a_file_balance_alike() {
         .iter()
         .map(|id| Running::listening(&["backend", "--port", "0", "--protocol", "tcp", "--id", id]))
         .collect();
-    let mut flags: Vec<String> = "--host 127.0.0.1 --port 0 --protocol tcp"
-        .split(' ')
-        .map(str::to_owned)
-        .collect();
+    let mut flags: Vec<String> = "--host 127.0.0.1 --port 0 --protocol tcp".split(' ').map(str::to_owned).collect();
     let mut file = "listener = [{ name = \"web\", bind = \"127.0.0.1:0\", protocol = \"tcp\", pool = \"p\" }]\n\
                     [[pool]]\nname = \"p\"\n"
         .to_owned();
@@ -479,14 +283,9 @@ fn flags_and_a_file_balance_alike() {
         flags.push(format!("--backend={address}"));
         file += &format!("[[pool.backend]]\naddress = \"{address}\"\n");
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("cli-{}.toml", std::process::id()));
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}.toml", std::process::id()));
     std::fs::write(&path, file).unwrap();
-    let from_file = vec![
-        "-c".to_owned(),
-        path.to_str().unwrap().to_owned(),
-        "--debug".to_owned(),
-    ];
+    let from_file = vec!["-c".to_owned(), path.to_str().unwrap().to_owned(), "--debug".to_owned()];
     for (why, args) in [("flags", flags), ("a file", from_file)] {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (mut balancer, address) = Running::listening(&args);
@@ -504,40 +303,19 @@ fn flags_and_a_file_balance_alike() {
 
 #[test]
 fn the_scripts_start_backends_and_a_balancer() {
-    let mut backends = Running::script(
-        "start_backends.sh",
-        &["--ports", "0 0 0", "--protocol", "tcp"],
-    );
+    let mut backends = Running::script("start_backends.sh", &["--ports", "0 0 0", "--protocol", "tcp"]);
     let mut lines: Vec<String> = (0..3).map(|_| backends.line()).collect();
     lines.sort_unstable();
     let addresses: Vec<SocketAddr> = lines.iter().map(|line| program::address(line)).collect();
-    assert_eq!(
-        names(&lines.join("\n")),
-        ["backend1", "backend2", "backend3"]
-    );
-    let mut args = vec![
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--algorithm",
-        "weighted_round_robin",
-    ];
+    assert_eq!(names(&lines.join("\n")), ["backend1", "backend2", "backend3"]);
+    let mut args = vec!["--host", "127.0.0.1", "--port", "0", "--algorithm", "weighted_round_robin"];
     let each: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-    each.iter()
-        .for_each(|address| args.extend(["--backend", address]));
+    each.iter().for_each(|address| args.extend(["--backend", address]));
     let mut balancer = Running::script("start_loadbalancer.sh", &args);
     let address = program::address(&balancer.line());
     let mut answers: Vec<String> = (0..3).map(|_| exchange(address, b"hello\n")).collect();
     answers.sort_unstable();
-    assert_eq!(
-        answers,
-        [
-            "backend1: hello\n",
-            "backend2: hello\n",
-            "backend3: hello\n"
-        ]
-    );
+    assert_eq!(answers, ["backend1: hello\n", "backend2: hello\n", "backend3: hello\n"]);
     assert_eq!(balancer.end("TERM"), 0);
     assert_eq!(backends.end("TERM"), 0);
     backends.rest(); // every backend has ended, since nobody has its output any more

@@ -12,9 +12,7 @@ fn texts(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(&path).unwrap_or_else(|why| panic!("{folder}: {why}"));
     let files = entries.map(|entry| entry.expect("it can be listed").path());
     let files = files.filter(|file| file.extension().is_some_and(|end| end == "toml"));
-    let texts: Vec<String> = files
-        .map(|file| fs::read_to_string(file).expect("it is text"))
-        .collect();
+    let texts: Vec<String> = files.map(|file| fs::read_to_string(file).expect("it is text")).collect();
     assert!(!texts.is_empty(), "{folder} has no .toml file");
     texts
 }
@@ -25,10 +23,7 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
         Ok(config) => {
             prop_assert!(!config.listeners.is_empty());
             for listener in &config.listeners {
-                prop_assert!(
-                    listener.pool < config.pools.len(),
-                    "a pool that is not there"
-                );
+                prop_assert!(listener.pool < config.pools.len(), "a pool that is not there");
                 prop_assert!(!listener.binds.is_empty());
             }
             return Ok(());
@@ -43,24 +38,12 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
             return Err(TestCaseError::fail(format!("no place: {error}")));
         };
         let inside = at.line >= 1 && at.line <= lines.len() && at.column >= 1;
-        prop_assert!(
-            inside && at.column <= lines[at.line - 1] + 1,
-            "outside the text: {}",
-            error
-        );
+        prop_assert!(inside && at.column <= lines[at.line - 1] + 1, "outside the text: {}", error);
         prop_assert!((at.line, at.column) >= last, "out of order: {}", errors);
         last = (at.line, at.column);
         let told = error.to_string();
-        prop_assert!(
-            !told.chars().any(char::is_control),
-            "more than a line: {:?}",
-            told
-        );
-        prop_assert!(
-            told.contains("; ") || told.ends_with('?'),
-            "no fix: {}",
-            told
-        );
+        prop_assert!(!told.chars().any(char::is_control), "more than a line: {:?}", told);
+        prop_assert!(told.contains("; ") || told.ends_with('?'), "no fix: {}", told);
         count += 1;
     }
     prop_assert!(count > 0, "an error without an error");
@@ -132,23 +115,19 @@ fn mutated() -> impl Strategy<Value = String> {
     let mut originals = texts("config");
     originals.extend(texts("tests/broken"));
     let edit = (any::<prop::sample::Index>(), 0..40_usize, piece());
-    (
-        prop::sample::select(originals),
-        prop::collection::vec(edit, 1..6),
-    )
-        .prop_map(|(text, edits)| {
-            let mut text: Vec<char> = text.chars().collect();
-            for (at, take, put) in edits {
-                let start = at.index(text.len() + 1);
-                let end = (start + take.saturating_sub(20)).min(text.len());
-                let mut put: Vec<char> = put.chars().collect();
-                if take < 5 {
-                    put = text[start..(start + 50).min(text.len())].to_vec();
-                }
-                text.splice(start..end, put);
+    (prop::sample::select(originals), prop::collection::vec(edit, 1..6)).prop_map(|(text, edits)| {
+        let mut text: Vec<char> = text.chars().collect();
+        for (at, take, put) in edits {
+            let start = at.index(text.len() + 1);
+            let end = (start + take.saturating_sub(20)).min(text.len());
+            let mut put: Vec<char> = put.chars().collect();
+            if take < 5 {
+                put = text[start..(start + 50).min(text.len())].to_vec();
             }
-            text.into_iter().collect()
-        })
+            text.splice(start..end, put);
+        }
+        text.into_iter().collect()
+    })
 }
 
 proptest! {

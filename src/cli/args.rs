@@ -55,32 +55,17 @@ pub(super) struct RunArgs {
     #[arg(long = "backend", value_name = "HOST:PORT", requires = "port")]
     pub(super) backends: Vec<String>,
     /// Listen on this address or name
-    #[arg(
-        long,
-        value_name = "HOST",
-        default_value = "0.0.0.0",
-        requires = "port"
-    )]
+    #[arg(long, value_name = "HOST", default_value = "0.0.0.0", requires = "port")]
     pub(super) host: String,
     /// What is spoken on the port; http and udp are not supported yet
     ///
     /// Until http is, add `--protocol tcp`: it forwards bytes, those of HTTP too.
-    #[arg(
-        long,
-        value_name = "PROTOCOL",
-        default_value = "http",
-        requires = "port"
-    )]
+    #[arg(long, value_name = "PROTOCOL", default_value = "http", requires = "port")]
     pub(super) protocol: Protocol,
     /// How a backend is picked: round_robin or weighted_round_robin
     ///
     /// Without a file all weights are 1, so the two pick alike. The other algorithms are not supported yet.
-    #[arg(
-        long,
-        value_name = "ALGORITHM",
-        default_value = "round_robin",
-        requires = "port"
-    )]
+    #[arg(long, value_name = "ALGORITHM", default_value = "round_robin", requires = "port")]
     pub(super) algorithm: String,
     /// Log at level debug, whatever the file says
     #[arg(long)]
@@ -214,89 +199,29 @@ mod tests {
     #[test]
     fn values_are_in_range_once_parsed() {
         let cases: &[(&str, &[&str], bool)] = &[
-            (
-                "a demo needs the next port too",
-                &["demo", "--port", "65535"],
-                false,
-            ),
+            ("a demo needs the next port too", &["demo", "--port", "65535"], false),
             ("the last pair of ports", &["demo", "--port", "65534"], true),
-            (
-                "a time needs its unit",
-                &["demo", "--duration", "10"],
-                false,
-            ),
-            (
-                "a month is no minute",
-                &["demo", "--duration", "10M"],
-                false,
-            ),
+            ("a time needs its unit", &["demo", "--duration", "10"], false),
+            ("a month is no minute", &["demo", "--duration", "10M"], false),
             ("a time with its unit", &["demo", "--duration", "10s"], true),
-            (
-                "more than every answer",
-                &["backend", "--port", "1", "--error-rate", "1.1"],
-                false,
-            ),
-            (
-                "less than none",
-                &["backend", "--port", "1", "--error-rate=-0.1"],
-                false,
-            ),
-            (
-                "no number at all",
-                &["backend", "--port", "1", "--error-rate", "NaN"],
-                false,
-            ),
-            (
-                "every answer",
-                &["backend", "--port", "1", "--error-rate", "1"],
-                true,
-            ),
-            (
-                "an id is one line",
-                &["backend", "--port", "1", "--id", "a\nb"],
-                false,
-            ),
-            (
-                "an id names something",
-                &["backend", "--port", "1", "--id", ""],
-                false,
-            ),
+            ("more than every answer", &["backend", "--port", "1", "--error-rate", "1.1"], false),
+            ("less than none", &["backend", "--port", "1", "--error-rate=-0.1"], false),
+            ("no number at all", &["backend", "--port", "1", "--error-rate", "NaN"], false),
+            ("every answer", &["backend", "--port", "1", "--error-rate", "1"], true),
+            ("an id is one line", &["backend", "--port", "1", "--id", "a\nb"], false),
+            ("an id names something", &["backend", "--port", "1", "--id", ""], false),
             ("a port has 16 bits", &["backend", "--port", "65536"], false),
             ("a backend needs a port", &["backend"], false),
             ("a check needs a file", &["check"], false),
-            (
-                "a shell that we do not know",
-                &["completions", "tcsh"],
-                false,
-            ),
+            ("a shell that we do not know", &["completions", "tcsh"], false),
             ("the administration is not due", &["ctl", "stats"], false),
-            (
-                "a file and flags",
-                &["-c", "lb.toml", "--port", "80"],
-                false,
-            ),
-            (
-                "a file and a backend",
-                &["-c", "lb.toml", "--backend", "a:1"],
-                false,
-            ),
-            (
-                "a file and a protocol",
-                &["-c", "lb.toml", "--protocol", "tcp"],
-                false,
-            ),
+            ("a file and flags", &["-c", "lb.toml", "--port", "80"], false),
+            ("a file and a backend", &["-c", "lb.toml", "--backend", "a:1"], false),
+            ("a file and a protocol", &["-c", "lb.toml", "--protocol", "tcp"], false),
             ("a file and debug", &["-c", "lb.toml", "--debug"], true),
-            (
-                "backends without a port to serve them on",
-                &["--backend", "a:1"],
-                false,
-            ),
+            ("backends without a port to serve them on", &["--backend", "a:1"], false),
             ("a host without a port", &["--host", "::1"], false),
-            (
-                "a file for the run and a command",
-                &["-c", "lb.toml", "demo"],
-                false,
-            ),
+            ("a file for the run and a command", &["-c", "lb.toml", "demo"], false),
         ];
         for (why, args, good) in cases {
             let parsed = Cli::try_parse_from(std::iter::once(&"l4lb").chain(*args));

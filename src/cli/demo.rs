@@ -18,13 +18,12 @@ const TCP: &str = "tcp";
 
 /// Runs the demonstration until a signal, or until its time is over.
 pub(super) fn run(args: &DemoArgs) -> Exit {
-    let pools =
-        match [(HTTP, Speaks::Http), (TCP, Speaks::Tcp)].map(|(name, speaks)| pool(name, speaks)) {
-            [Ok(http), Ok(tcp)] => vec![http, tcp],
-            [Err(error), _] | [_, Err(error)] => {
-                return super::cannot_bind(format_args!("a port of {HOST}"), &error);
-            }
-        };
+    let pools = match [(HTTP, Speaks::Http), (TCP, Speaks::Tcp)].map(|(name, speaks)| pool(name, speaks)) {
+        [Ok(http), Ok(tcp)] => vec![http, tcp],
+        [Err(error), _] | [_, Err(error)] => {
+            return super::cannot_bind(format_args!("a port of {HOST}"), &error);
+        }
+    };
     let tcp_port = if args.port == 0 { 0 } else { args.port + 1 };
     let config = Config {
         // The drain is short: nobody should wait half a minute for a connection left open in another terminal.
@@ -49,14 +48,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
             });
         }
     };
-    app::run(
-        config,
-        Options {
-            debug: false,
-            stop: Some(stop),
-            ready: Some(Box::new(ready)),
-        },
-    )
+    app::run(config, Options { debug: false, stop: Some(stop), ready: Some(Box::new(ready)) })
 }
 
 /// Three backends, bound and serving.
@@ -66,22 +58,8 @@ fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
         let id = format!("backend{number}");
         let server = Server::bind(HOST, 0)?;
         let address = Address::Ip(server.address());
-        server.start(
-            speaks,
-            Settings {
-                id: id.clone(),
-                delay: Duration::ZERO,
-                faults: Faults::new(0.0),
-            },
-        )?;
-        pool.backends.push(Backend {
-            id,
-            address,
-            weight: 1,
-            max_connections: 0,
-            backup: false,
-            disabled: false,
-        });
+        server.start(speaks, Settings { id: id.clone(), delay: Duration::ZERO, faults: Faults::new(0.0) })?;
+        pool.backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
     Ok(pool)
 }
@@ -101,57 +79,27 @@ fn listener(name: &str, port: u16, pool: usize) -> Listener {
 /// "backend1 127.0.0.1:40001, backend2 …" for each pool.
 fn backends(config: &Config) -> Vec<String> {
     let line = |backend: &Backend| format!("{} {}", backend.id, backend.address);
-    config
-        .pools
-        .iter()
-        .map(|pool| {
-            pool.backends
-                .iter()
-                .map(line)
-                .collect::<Vec<_>>()
-                .join(", ")
-        })
-        .collect()
+    config.pools.iter().map(|pool| pool.backends.iter().map(line).collect::<Vec<_>>().join(", ")).collect()
 }
 
 /// How to call curl here: where a proxy is set it must not be asked for loopback addresses.
 fn curl(variable: impl Fn(&str) -> Option<String>) -> String {
-    let proxied = ["http_proxy", "all_proxy", "ALL_PROXY"]
-        .iter()
-        .any(|name| variable(name).is_some_and(|it| !it.is_empty()));
-    if proxied {
-        "curl -s --noproxy '*'".to_owned()
-    } else {
-        "curl -s".to_owned()
-    }
+    let proxied =
+        ["http_proxy", "all_proxy", "ALL_PROXY"].iter().any(|name| variable(name).is_some_and(|it| !it.is_empty()));
+    if proxied { "curl -s --noproxy '*'".to_owned() } else { "curl -s".to_owned() }
 }
 
 /// The text on standard output. Every line that begins with four spaces is a command for bash.
-fn instructions(
-    bound: &[Bound],
-    backends: &[String],
-    curl: &str,
-    duration: Option<Duration>,
-) -> String {
-    let at = |name: &str| {
-        bound
-            .iter()
-            .find(|it| it.listener == name)
-            .map(|it| it.address)
-    };
+fn instructions(bound: &[Bound], backends: &[String], curl: &str, duration: Option<Duration>) -> String {
+    let at = |name: &str| bound.iter().find(|it| it.listener == name).map(|it| it.address);
     let (Some(http), Some(tcp)) = (at(HTTP), at(TCP)) else {
         return String::new();
     };
     let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
-    let ask = |word: &str| {
-        format!("bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'")
-    };
+    let ask = |word: &str| format!("bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'");
     let end = match duration {
         None => "Ctrl-C ends it.".to_owned(),
-        Some(duration) => format!(
-            "It ends in {}, or with Ctrl-C.",
-            humantime::format_duration(duration)
-        ),
+        Some(duration) => format!("It ends in {}, or with Ctrl-C.", humantime::format_duration(duration)),
     };
     format!(
         "\
@@ -186,29 +134,12 @@ mod tests {
         let cases = [
             ("none set", &[][..], "curl -s"),
             ("set to nothing", &[("http_proxy", "")][..], "curl -s"),
-            (
-                "for http",
-                &[("http_proxy", "http://p:1")][..],
-                "curl -s --noproxy '*'",
-            ),
-            (
-                "for everything",
-                &[("ALL_PROXY", "http://p:1")][..],
-                "curl -s --noproxy '*'",
-            ),
-            (
-                "curl does not heed this one for http",
-                &[("HTTP_PROXY", "http://p:1")][..],
-                "curl -s",
-            ),
+            ("for http", &[("http_proxy", "http://p:1")][..], "curl -s --noproxy '*'"),
+            ("for everything", &[("ALL_PROXY", "http://p:1")][..], "curl -s --noproxy '*'"),
+            ("curl does not heed this one for http", &[("HTTP_PROXY", "http://p:1")][..], "curl -s"),
         ];
         for (why, variables, expected) in cases {
-            let variable = |name: &str| {
-                variables
-                    .iter()
-                    .find(|(key, _)| *key == name)
-                    .map(|(_, it)| (*it).to_owned())
-            };
+            let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, it)| (*it).to_owned());
             assert_eq!(curl(variable), expected, "{why}");
         }
     }

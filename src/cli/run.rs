@@ -6,9 +6,7 @@ use super::args::{Protocol, RunArgs};
 use super::check;
 use crate::app::{self, Bound, Options};
 use crate::base::exit::Exit;
-use crate::config::{
-    self, Address, Algorithm, Backend, Config, Global, Listener, Pool, SocketOptions,
-};
+use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool, SocketOptions};
 
 /// The name of the one listener and the one pool of a run without a file.
 const NAME: &str = "main";
@@ -32,14 +30,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         },
         (None, None) => return super::usage(NOTHING_TO_DO),
     };
-    app::run(
-        config,
-        Options {
-            debug: args.debug,
-            stop: None,
-            ready: Some(Box::new(announce)),
-        },
-    )
+    app::run(config, Options { debug: args.debug, stop: None, ready: Some(Box::new(announce)) })
 }
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.
@@ -54,7 +45,9 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     match args.protocol {
         Protocol::Tcp => {}
         Protocol::Http => {
-            return Err("http is not supported yet, and it is the default; add `--protocol tcp` to forward bytes".into());
+            return Err(
+                "http is not supported yet, and it is the default; add `--protocol tcp` to forward bytes".into()
+            );
         }
         Protocol::Udp => return Err("udp is not supported yet; use `--protocol tcp`".into()),
     }
@@ -67,25 +60,13 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     for typed in &args.backends {
         let address = Address::backend(typed).map_err(|error| format!("--backend: {error}"))?;
         if address.reaches(&bind) {
-            return Err(format!(
-                "--backend {typed} is where l4lb itself would listen; write the port of a server"
-            ));
+            return Err(format!("--backend {typed} is where l4lb itself would listen; write the port of a server"));
         }
-        if backends
-            .iter()
-            .any(|other| other.address.canonical() == address.canonical())
-        {
+        if backends.iter().any(|other| other.address.canonical() == address.canonical()) {
             return Err(format!("--backend {typed} is given twice; leave one out"));
         }
         let id = typed.clone();
-        backends.push(Backend {
-            id,
-            address,
-            weight: 1,
-            max_connections: 0,
-            backup: false,
-            disabled: false,
-        });
+        backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
     let listener = Listener {
         name: NAME.to_owned(),
@@ -96,16 +77,8 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         max_connections: 0,
         socket: SocketOptions::default(),
     };
-    let pool = Pool {
-        algorithm,
-        backends,
-        ..Pool::new(NAME)
-    };
-    Ok(Config {
-        global: Global::default(),
-        listeners: vec![listener],
-        pools: vec![pool],
-    })
+    let pool = Pool { algorithm, backends, ..Pool::new(NAME) };
+    Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
 }
 
 /// Where to listen: `--host` is an IPv4 or IPv6 address, in brackets or without, or a name.
@@ -114,33 +87,21 @@ fn bind(host: &str, port: u16) -> Result<Address, String> {
         return Ok(Address::Ip(SocketAddr::new(ip, port)));
     }
     if host.contains(':') {
-        return Err(format!(
-            "--host: {host:?} is no address; write it without a port, which --port tells"
-        ));
+        return Err(format!("--host: {host:?} is no address; write it without a port, which --port tells"));
     }
-    format!("{host}:{port}")
-        .parse()
-        .map_err(|error| format!("--host: {error}"))
+    format!("{host}:{port}").parse().map_err(|error| format!("--host: {error}"))
 }
 
 /// Algorithms that a later version has.
-const LATER: [&str; 6] = [
-    "ip_hash",
-    "least_connections",
-    "consistent_hash",
-    "fastest_response",
-    "maglev",
-    "random_two",
-];
+const LATER: [&str; 6] =
+    ["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"];
 
 fn algorithm(typed: &str) -> Result<Algorithm, String> {
     let instead = "use round_robin or weighted_round_robin";
     match typed {
         "round_robin" => Ok(Algorithm::RoundRobin),
         "weighted_round_robin" => Ok(Algorithm::WeightedRoundRobin),
-        later if LATER.contains(&later) => Err(format!(
-            "--algorithm {later} is not supported yet; {instead}"
-        )),
+        later if LATER.contains(&later) => Err(format!("--algorithm {later} is not supported yet; {instead}")),
         unknown => Err(format!("there is no --algorithm {unknown:?}; {instead}")),
     }
 }
@@ -167,11 +128,9 @@ mod tests {
             algorithm = "weighted_round_robin"
             backend = [{ address = "a:1" }, { address = "[::1]:81" }]
         "#;
-        let flags = "--protocol tcp --host ::1 --port 80 --backend a:1 --backend [::1]:81 --algorithm weighted_round_robin";
-        assert_eq!(
-            from(flags).unwrap(),
-            config::parse(file, "lb.toml").unwrap()
-        );
+        let flags =
+            "--protocol tcp --host ::1 --port 80 --backend a:1 --backend [::1]:81 --algorithm weighted_round_robin";
+        assert_eq!(from(flags).unwrap(), config::parse(file, "lb.toml").unwrap());
     }
 
     #[test]
@@ -200,61 +159,17 @@ mod tests {
     #[test]
     fn flags_that_cannot_be_meant_are_told_with_a_way_out() {
         let cases = [
-            (
-                "the default protocol",
-                "--port 80 --backend a:1",
-                "http is not supported yet",
-            ),
-            (
-                "udp",
-                "--port 80 --backend a:1 --protocol udp",
-                "udp is not supported yet",
-            ),
-            (
-                "no backend",
-                "--port 80 --protocol tcp",
-                "add `--backend HOST:PORT`",
-            ),
-            (
-                "an algorithm to come",
-                "--port 80 --protocol tcp --backend a:1 --algorithm maglev",
-                "not supported yet",
-            ),
-            (
-                "no algorithm",
-                "--port 80 --protocol tcp --backend a:1 --algorithm best",
-                "there is no --algorithm",
-            ),
-            (
-                "no port",
-                "--port 80 --protocol tcp --backend a",
-                "has no port",
-            ),
-            (
-                "nothing connects to port 0",
-                "--port 80 --protocol tcp --backend a:0",
-                "port 0",
-            ),
-            (
-                "twice",
-                "--port 80 --protocol tcp --backend a:1 --backend a:1",
-                "given twice",
-            ),
-            (
-                "twice, spelled apart",
-                "--port 80 --protocol tcp --backend a:1 --backend A.:1",
-                "given twice",
-            ),
-            (
-                "ourselves",
-                "--port 80 --protocol tcp --backend 127.0.0.1:80",
-                "itself would listen",
-            ),
-            (
-                "a bad host",
-                "--port 80 --protocol tcp --backend a:1 --host a:b",
-                "without a port",
-            ),
+            ("the default protocol", "--port 80 --backend a:1", "http is not supported yet"),
+            ("udp", "--port 80 --backend a:1 --protocol udp", "udp is not supported yet"),
+            ("no backend", "--port 80 --protocol tcp", "add `--backend HOST:PORT`"),
+            ("an algorithm to come", "--port 80 --protocol tcp --backend a:1 --algorithm maglev", "not supported yet"),
+            ("no algorithm", "--port 80 --protocol tcp --backend a:1 --algorithm best", "there is no --algorithm"),
+            ("no port", "--port 80 --protocol tcp --backend a", "has no port"),
+            ("nothing connects to port 0", "--port 80 --protocol tcp --backend a:0", "port 0"),
+            ("twice", "--port 80 --protocol tcp --backend a:1 --backend a:1", "given twice"),
+            ("twice, spelled apart", "--port 80 --protocol tcp --backend a:1 --backend A.:1", "given twice"),
+            ("ourselves", "--port 80 --protocol tcp --backend 127.0.0.1:80", "itself would listen"),
+            ("a bad host", "--port 80 --protocol tcp --backend a:1 --host a:b", "without a port"),
         ];
         for (why, line, part) in cases {
             let message = from(line).expect_err(why);
@@ -264,12 +179,8 @@ mod tests {
 
     #[test]
     fn the_algorithms_are_those_of_a_file() {
-        let Takes::Tables(pool) = &keys::TOP.key("pool").unwrap().takes else {
-            panic!("pools are tables")
-        };
-        let Takes::OneOf { now, later } = &pool.key("algorithm").unwrap().takes else {
-            panic!("it is a word")
-        };
+        let Takes::Tables(pool) = &keys::TOP.key("pool").unwrap().takes else { panic!("pools are tables") };
+        let Takes::OneOf { now, later } = &pool.key("algorithm").unwrap().takes else { panic!("it is a word") };
         assert_eq!(*later, LATER);
         assert!(!now.is_empty());
         for word in *now {

@@ -45,15 +45,11 @@ impl Address {
     pub fn backend(text: &str) -> Result<Self, AddressError> {
         let address: Address = text.parse()?;
         if address.port() == 0 {
-            return Err(AddressError::PortZero {
-                found: Quoted::new(text),
-            });
+            return Err(AddressError::PortZero { found: Quoted::new(text) });
         }
         match &address {
             Address::Ip(addr) if addr.ip().to_canonical().is_unspecified() => {
-                Err(AddressError::Unspecified {
-                    found: Quoted::new(text),
-                })
+                Err(AddressError::Unspecified { found: Quoted::new(text) })
             }
             _ => Ok(address),
         }
@@ -66,10 +62,9 @@ impl Address {
                 IpAddr::V4(ip) => Address::Ip(SocketAddr::from((ip, addr.port()))),
                 IpAddr::V6(_) => Address::Ip(*addr),
             },
-            Address::Name { host, port } => Address::Name {
-                host: host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
-                port: *port,
-            },
+            Address::Name { host, port } => {
+                Address::Name { host: host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(), port: *port }
+            }
         }
     }
 
@@ -90,13 +85,9 @@ impl Address {
         if self.port() == 0 || self.port() != other.port() {
             return false;
         }
-        let covers =
-            |a: &IpAddr, b: &IpAddr| a == b || (a.is_unspecified() && a.is_ipv4() == b.is_ipv4());
+        let covers = |a: &IpAddr, b: &IpAddr| a == b || (a.is_unspecified() && a.is_ipv4() == b.is_ipv4());
         self.canonical() == other.canonical()
-            || self
-                .known()
-                .iter()
-                .any(|a| other.known().iter().any(|b| covers(a, b) || covers(b, a)))
+            || self.known().iter().any(|a| other.known().iter().any(|b| covers(a, b) || covers(b, a)))
     }
 
     /// Whether a connection to `self` arrives at a socket that listens on `bind`, as far as the text tells: the other
@@ -110,11 +101,7 @@ impl Address {
             IpAddr::V6(any) if any.is_unspecified() => ip.is_loopback(),
             _ => bind == ip,
         };
-        self.canonical() == bind.canonical()
-            || bind
-                .known()
-                .iter()
-                .any(|b| self.known().iter().any(|ip| takes(b, ip)))
+        self.canonical() == bind.canonical() || bind.known().iter().any(|b| self.known().iter().any(|ip| takes(b, ip)))
     }
 }
 
@@ -130,9 +117,7 @@ pub enum AddressError {
         example: String,
     },
     /// `:80`, `*:80`, `80`
-    #[error(
-        "{found} has no host; write {example:?} for every IPv4 address of this machine, or the address you mean"
-    )]
+    #[error("{found} has no host; write {example:?} for every IPv4 address of this machine, or the address you mean")]
     NoHost {
         /// As typed.
         found: Quoted,
@@ -154,9 +139,7 @@ pub enum AddressError {
         found: Quoted,
     },
     /// `0.0.0.0:80` for a backend
-    #[error(
-        "{found} is no single machine; write the address of the server, 127.0.0.1 for this one"
-    )]
+    #[error("{found} is no single machine; write the address of the server, 127.0.0.1 for this one")]
     Unspecified {
         /// As typed.
         found: Quoted,
@@ -168,9 +151,7 @@ pub enum AddressError {
         found: Quoted,
     },
     /// `[::g]:80`
-    #[error(
-        "{found} has no IPv6 address in its brackets; write one as in \"[::1]:80\" or \"[fe80::1%2]:80\""
-    )]
+    #[error("{found} has no IPv6 address in its brackets; write one as in \"[::1]:80\" or \"[fe80::1%2]:80\"")]
     BadIpv6 {
         /// As typed.
         found: Quoted,
@@ -188,9 +169,7 @@ pub enum AddressError {
         found: Quoted,
     },
     /// `exa mple:80`
-    #[error(
-        "{found} is no host name: {why}; write letters, digits, \"-\" and \".\", as in \"db1.example.com:80\""
-    )]
+    #[error("{found} is no host name: {why}; write letters, digits, \"-\" and \".\", as in \"db1.example.com:80\"")]
     BadName {
         /// As typed.
         found: Quoted,
@@ -220,15 +199,9 @@ impl FromStr for Address {
         let Some((host, port)) = text.split_once(':') else {
             let number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             return Err(match host_error(text, &found) {
-                _ if number => AddressError::NoHost {
-                    found,
-                    example: format!("0.0.0.0:{text}"),
-                },
+                _ if number => AddressError::NoHost { found, example: format!("0.0.0.0:{text}") },
                 Some(error) => error,
-                None => AddressError::NoPort {
-                    found,
-                    example: format!("{text}:80"),
-                },
+                None => AddressError::NoPort { found, example: format!("{text}:80") },
             });
         };
         let port = port_number(port);
@@ -242,24 +215,16 @@ impl FromStr for Address {
         match port {
             Some(port) => Ok(match host.parse::<Ipv4Addr>() {
                 Ok(ip) => Address::Ip((ip, port).into()), // a port with more zeros than the library reads
-                Err(_) => Address::Name {
-                    host: host.to_owned(),
-                    port,
-                },
+                Err(_) => Address::Name { host: host.to_owned(), port },
             }),
-            None => Err(AddressError::BadPort {
-                found,
-                example: format!("{host}:80"),
-            }),
+            None => Err(AddressError::BadPort { found, example: format!("{host}:80") }),
         }
     }
 }
 
 /// Digits alone: `u16::from_str` also takes a plus sign.
 fn port_number(text: &str) -> Option<u16> {
-    text.parse()
-        .ok()
-        .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Why something that starts with `[` is no socket address.
@@ -270,14 +235,8 @@ fn bracketed(text: &str, found: Quoted) -> AddressError {
     let good = format!("{host}]:80").parse::<SocketAddr>().is_ok();
     match rest.strip_prefix(':') {
         _ if !good => AddressError::BadIpv6 { found },
-        Some(_) => AddressError::BadPort {
-            found,
-            example: format!("{host}]:80"),
-        },
-        None => AddressError::NoPort {
-            found,
-            example: format!("{host}]:80"),
-        },
+        Some(_) => AddressError::BadPort { found, example: format!("{host}]:80") },
+        None => AddressError::NoPort { found, example: format!("{host}]:80") },
     }
 }
 
@@ -285,12 +244,7 @@ fn bracketed(text: &str, found: Quoted) -> AddressError {
 /// `None` for an IPv4 literal too.
 fn host_error(host: &str, found: &Quoted) -> Option<AddressError> {
     let name = host.strip_suffix('.').unwrap_or(host);
-    let bad = |why| {
-        Some(AddressError::BadName {
-            found: found.clone(),
-            why,
-        })
-    };
+    let bad = |why| Some(AddressError::BadName { found: found.clone(), why });
     if name.is_empty() {
         return bad("it is empty");
     }
@@ -300,311 +254,19 @@ fn host_error(host: &str, found: &Quoted) -> Option<AddressError> {
     if !name.is_ascii() {
         return bad("it is not ASCII (an international name is written in its xn-- form)");
     }
-    if name
-        .split('.')
-        .any(|label| label.is_empty() || label.len() > 63)
-    {
+    if name.split('.').any(|label| label.is_empty() || label.len() > 63) {
         return bad("a part between dots is empty or longer than 63 characters");
     }
-    if !name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    {
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return bad("another character is in it");
     }
-    if name
-        .split('.')
-        .any(|label| label.starts_with('-') || label.ends_with('-'))
-    {
+    if name.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
         return bad("a part begins or ends with \"-\"");
     }
     // A resolver takes "127.1" or "1.2.3.04" for an address, each in its own way; nobody names a host like that.
-    let numeric = name
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    (numeric && host.parse::<Ipv4Addr>().is_err()).then(|| AddressError::BadIpv4 {
-        found: found.clone(),
-    })
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    (numeric && host.parse::<Ipv4Addr>().is_err()).then(|| AddressError::BadIpv4 { found: found.clone() })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(host: &str, port: u16) -> Address {
-        Address::Name {
-            host: host.to_owned(),
-            port,
-        }
-    }
-
-    #[test]
-    fn addresses_are_read_as_typed() {
-        let ip = |text: &str| Address::Ip(text.parse().expect("a literal"));
-        let cases = [
-            ("IPv4", "127.0.0.1:80", ip("127.0.0.1:80")),
-            ("IPv6 in brackets", "[::1]:80", ip("[::1]:80")),
-            (
-                "an interface by its number",
-                "[fe80::1%2]:80",
-                ip("[fe80::1%2]:80"),
-            ),
-            (
-                "the system chooses the port",
-                "127.0.0.1:0",
-                ip("127.0.0.1:0"),
-            ),
-            (
-                "zeros before a port change nothing",
-                "127.0.0.1:00080",
-                ip("127.0.0.1:80"),
-            ),
-            ("a name", "localhost:80", name("localhost", 80)),
-            (
-                "the root's dot is kept as typed",
-                "db.example.:5432",
-                name("db.example.", 5432),
-            ),
-            (
-                "containers have such names",
-                "my_db-1:5432",
-                name("my_db-1", 5432),
-            ),
-            (
-                "digits in a name",
-                "4you.example:65535",
-                name("4you.example", 65535),
-            ),
-        ];
-        for (why, text, expected) in cases {
-            assert_eq!(text.parse(), Ok(expected), "{why}: {text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_says_what_to_write() {
-        let cases = [
-            (
-                "no port",
-                "127.0.0.1",
-                "has no port; write \"127.0.0.1:80\"",
-            ),
-            (
-                "a name without a port",
-                "example.com",
-                "has no port; write \"example.com:80\"",
-            ),
-            (
-                "a port alone, as nginx takes it",
-                "8080",
-                "has no host; write \"0.0.0.0:8080\"",
-            ),
-            (
-                "an empty host, as haproxy takes it",
-                ":8080",
-                "has no host; write \"0.0.0.0:8080\"",
-            ),
-            ("a star", "*:8080", "has no host; write \"0.0.0.0:8080\""),
-            (
-                "a port too large",
-                "127.0.0.1:65536",
-                "no number from 0 to 65535",
-            ),
-            (
-                "a port with a sign",
-                "127.0.0.1:+80",
-                "no number from 0 to 65535",
-            ),
-            ("an empty port", "127.0.0.1:", "no number from 0 to 65535"),
-            (
-                "an empty port behind brackets",
-                "[::1]:",
-                "no number from 0 to 65535",
-            ),
-            ("IPv6 that could hide a port", "::1:80", "without brackets"),
-            ("IPv6 and no port", "2001:db8::1", "without brackets"),
-            (
-                "brackets and no port",
-                "[::1]",
-                "has no port; write \"[::1]:80\"",
-            ),
-            (
-                "a bracket that does not close",
-                "[::1:80",
-                "no IPv6 address in its brackets",
-            ),
-            (
-                "IPv4 in brackets",
-                "[127.0.0.1]:80",
-                "no IPv6 address in its brackets",
-            ),
-            (
-                "an interface by its name",
-                "[fe80::1%eth0]:80",
-                "no IPv6 address in its brackets",
-            ),
-            ("a number too large", "256.0.0.1:80", "no IPv4 address"),
-            ("three numbers", "127.0.1:80", "no IPv4 address"),
-            (
-                "a leading zero, octal to some",
-                "127.0.0.010:80",
-                "no IPv4 address",
-            ),
-            ("a URL", "http://example.com:80", "a URL or a path"),
-            ("a socket's path", "/run/db.sock", "a URL or a path"),
-            ("a blank before", " 127.0.0.1:80", "no host name"),
-            (
-                "a label that ends in a hyphen",
-                "a-.example:80",
-                "begins or ends with \"-\"",
-            ),
-            ("two dots", "a..b:80", "between dots is empty"),
-            ("only a dot", ".:80", "it is empty"),
-            ("not ASCII", "größe.example:80", "xn--"),
-            ("nothing", "", "it is empty"),
-        ];
-        for (why, text, expected) in cases {
-            let told = text.parse::<Address>().map_err(|error| error.to_string());
-            assert!(
-                told.as_ref().is_err_and(|told| told.contains(expected)),
-                "{why}: {told:?}"
-            );
-        }
-        let long = format!("{}:80", vec!["a".repeat(60); 5].join("."));
-        assert!(matches!(
-            long.parse::<Address>(),
-            Err(AddressError::BadName { .. })
-        ));
-    }
-
-    #[test]
-    fn a_backend_is_a_place_to_connect_to() {
-        assert!(matches!(
-            Address::backend("a:0"),
-            Err(AddressError::PortZero { .. })
-        ));
-        for every in ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80"] {
-            let told = Address::backend(every);
-            assert!(
-                matches!(told, Err(AddressError::Unspecified { .. })),
-                "{every}: {told:?}"
-            );
-        }
-        assert!(Address::backend("127.0.0.1:1").is_ok());
-    }
-
-    #[test]
-    fn two_binds_clash_when_one_socket_would_take_what_the_other_wants() {
-        let cases = [
-            ("the same", "127.0.0.1:80", "127.0.0.1:80", true),
-            ("another port", "127.0.0.1:80", "127.0.0.1:81", false),
-            ("another address", "127.0.0.1:80", "127.0.0.2:80", false),
-            ("every IPv4 address", "0.0.0.0:80", "192.0.2.1:80", true),
-            ("every IPv6 address", "[::]:80", "[::1]:80", true),
-            ("the usual pair", "0.0.0.0:80", "[::]:80", false),
-            (
-                "mapped is IPv4",
-                "0.0.0.0:80",
-                "[::ffff:192.0.2.1]:80",
-                true,
-            ),
-            (
-                "the system chooses twice",
-                "127.0.0.1:0",
-                "127.0.0.1:0",
-                false,
-            ),
-            (
-                "names are the same in any case",
-                "a.example:80",
-                "A.example.:80",
-                true,
-            ),
-            (
-                "other names are not known",
-                "a.example:80",
-                "b.example:80",
-                false,
-            ),
-            (
-                "localhost is the loopback",
-                "localhost:80",
-                "127.0.0.1:80",
-                true,
-            ),
-            (
-                "localhost and every address",
-                "localhost:80",
-                "[::]:80",
-                true,
-            ),
-            (
-                "another loopback address",
-                "localhost:80",
-                "127.0.0.2:80",
-                false,
-            ),
-        ];
-        for (why, a, b, expected) in cases {
-            let [a, b]: [Address; 2] = [a, b].map(|text| text.parse().expect("an address"));
-            assert_eq!(a.clashes(&b), expected, "{why}");
-            assert_eq!(b.clashes(&a), expected, "{why}, the other way");
-        }
-    }
-
-    #[test]
-    fn a_backend_reaches_our_listener_when_the_text_says_so() {
-        let cases = [
-            ("the same", "192.0.2.1:80", "192.0.2.1:80", true),
-            (
-                "every address, over the loopback",
-                "127.0.0.1:80",
-                "0.0.0.0:80",
-                true,
-            ),
-            (
-                "all of 127.0.0.0/8 is loopback",
-                "127.9.9.9:80",
-                "0.0.0.0:80",
-                true,
-            ),
-            ("IPv6 does not reach IPv4", "[::1]:80", "0.0.0.0:80", false),
-            ("[::] takes IPv4 too", "127.0.0.1:80", "[::]:80", true),
-            ("[::] over ::1", "[::1]:80", "[::]:80", true),
-            (
-                "mapped is IPv4",
-                "[::ffff:127.0.0.1]:80",
-                "127.0.0.1:80",
-                true,
-            ),
-            (
-                "another machine's, for all we know",
-                "192.0.2.1:80",
-                "0.0.0.0:80",
-                false,
-            ),
-            (
-                "localhost over every address",
-                "localhost:80",
-                "0.0.0.0:80",
-                true,
-            ),
-            ("localhost over ::1", "localhost:80", "[::1]:80", true),
-            ("a bind by name", "127.0.0.1:80", "localhost:80", true),
-            ("the same name", "LB.example:80", "lb.example.:80", true),
-            ("another port", "127.0.0.1:80", "127.0.0.1:81", false),
-            (
-                "a port that the system chooses",
-                "127.0.0.1:80",
-                "127.0.0.1:0",
-                false,
-            ),
-        ];
-        for (why, backend, bind, expected) in cases {
-            let [backend, bind]: [Address; 2] =
-                [backend, bind].map(|text| text.parse().expect("an address"));
-            assert_eq!(backend.reaches(&bind), expected, "{why}");
-        }
-    }
-}
+mod tests;

@@ -31,14 +31,7 @@ fn unique<'a>(r: &mut Reader<'_>, names: impl Iterator<Item = &'a Noted<String>>
         let first = *seen.entry(&name.value).or_insert(name.at);
         if first != name.at {
             let first = r.line(first);
-            r.report(
-                name.at,
-                name.place.clone(),
-                Fault::Taken {
-                    found: Quoted::new(&name.value),
-                    first,
-                },
-            );
+            r.report(name.at, name.place.clone(), Fault::Taken { found: Quoted::new(&name.value), first });
         }
     }
 }
@@ -51,21 +44,12 @@ fn backends(r: &mut Reader<'_>, pool: &PoolDraft) {
         if first != address.at {
             same.push(address.at);
             let (found, first) = (address.value.to_string(), r.line(first));
-            r.report(
-                address.at,
-                address.place.clone(),
-                Fault::SameBackend { found, first },
-            );
+            r.report(address.at, address.place.clone(), Fault::SameBackend { found, first });
         }
     }
     // An address that is there twice has been reported; that its id is then there twice too goes without saying.
     let said = |id: &Noted<String>, named: bool| !named && same.contains(&id.at);
-    unique(
-        r,
-        pool.backends
-            .iter()
-            .filter_map(|b| b.id.as_ref().filter(|id| !said(id, b.named))),
-    );
+    unique(r, pool.backends.iter().filter_map(|b| b.id.as_ref().filter(|id| !said(id, b.named))));
 }
 
 /// The binds by port: only those can have anything to do with each other.
@@ -80,21 +64,10 @@ fn by_port(draft: &Draft) -> HashMap<u16, Vec<&Noted<Address>>> {
 fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
     for binds in by_port(draft).values() {
         for (i, bind) in binds.iter().enumerate() {
-            if let Some(first) = binds[..i]
-                .iter()
-                .find(|first| first.value.clashes(&bind.value))
-            {
+            if let Some(first) = binds[..i].iter().find(|first| first.value.clashes(&bind.value)) {
                 let other = format!("{} ({})", first.place, first.value);
                 let (found, first) = (bind.value.to_string(), r.line(first.at));
-                r.report(
-                    bind.at,
-                    bind.place.clone(),
-                    Fault::BoundTwice {
-                        found,
-                        other,
-                        first,
-                    },
-                );
+                r.report(bind.at, bind.place.clone(), Fault::BoundTwice { found, other, first });
             }
         }
     }
@@ -102,39 +75,19 @@ fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
 
 fn no_loops(r: &mut Reader<'_>, draft: &Draft) {
     let ports = by_port(draft);
-    for address in draft
-        .pools
-        .iter()
-        .flat_map(|p| &p.backends)
-        .filter_map(|b| b.address.as_ref())
-    {
-        let binds = ports
-            .get(&address.value.port())
-            .map_or(&[][..], Vec::as_slice);
+    for address in draft.pools.iter().flat_map(|p| &p.backends).filter_map(|b| b.address.as_ref()) {
+        let binds = ports.get(&address.value.port()).map_or(&[][..], Vec::as_slice);
         if let Some(bind) = binds.iter().find(|bind| address.value.reaches(&bind.value)) {
             let other = format!("{} ({})", bind.place, bind.value);
             let (found, first) = (address.value.to_string(), r.line(bind.at));
-            r.report(
-                address.at,
-                address.place.clone(),
-                Fault::OwnListener {
-                    found,
-                    other,
-                    first,
-                },
-            );
+            r.report(address.at, address.place.clone(), Fault::OwnListener { found, other, first });
         }
     }
 }
 
 fn pools_by_index(r: &mut Reader<'_>, draft: &mut Draft) {
     let mut index: HashMap<&str, usize> = HashMap::new();
-    for (i, name) in draft
-        .pools
-        .iter()
-        .enumerate()
-        .filter_map(|(i, pool)| Some((i, pool.name.as_ref()?)))
-    {
+    for (i, name) in draft.pools.iter().enumerate().filter_map(|(i, pool)| Some((i, pool.name.as_ref()?))) {
         index.entry(&name.value).or_insert(i);
     }
     // A pool without a name is an error already; it may be the one that is meant.
@@ -146,20 +99,13 @@ fn pools_by_index(r: &mut Reader<'_>, draft: &mut Draft) {
         match index.get(wanted.value.as_str()) {
             Some(i) => listener.listener.pool = *i,
             None if sure => {
-                let known = draft
-                    .pools
-                    .iter()
-                    .filter_map(|pool| Some(pool.name.as_ref()?.value.as_str()));
+                let known = draft.pools.iter().filter_map(|pool| Some(pool.name.as_ref()?.value.as_str()));
                 let hint = match Hint::new(&wanted.value, known) {
                     Hint::OneOf(all) if all.is_empty() => Hint::AddPool(wanted.value.clone()),
                     hint => hint,
                 };
                 let found = Quoted::new(&wanted.value);
-                r.report(
-                    wanted.at,
-                    wanted.place.clone(),
-                    Fault::UnknownPool { found, hint },
-                );
+                r.report(wanted.at, wanted.place.clone(), Fault::UnknownPool { found, hint });
             }
             None => {}
         }

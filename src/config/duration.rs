@@ -13,15 +13,10 @@ const MOST_DIGITS: usize = 11;
 /// # Errors
 /// [`Fault::NoUnit`] for a bare number, [`Fault::BadDuration`] for the rest.
 pub fn read(text: &str) -> Result<Duration, Fault> {
-    let bad = |why: &str| Fault::BadDuration {
-        found: Quoted::new(text),
-        why: why.to_owned(),
-    };
+    let bad = |why: &str| Fault::BadDuration { found: Quoted::new(text), why: why.to_owned() };
     let number = text.trim();
     if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(Fault::NoUnit {
-            number: number.chars().take(MOST_DIGITS).collect(),
-        });
+        return Err(Fault::NoUnit { number: number.chars().take(MOST_DIGITS).collect() });
     }
     if text.contains('-') {
         return Err(bad("it is below zero"));
@@ -33,12 +28,8 @@ pub fn read(text: &str) -> Result<Duration, Fault> {
         return Err(bad("M is neither a minute (m) nor a millisecond (ms)"));
     }
     humantime::parse_duration(text).map_err(|error| match error {
-        humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
-            bad("a number has no unit")
-        }
-        humantime::DurationError::UnknownUnit { unit, .. } => {
-            bad(&format!("there is no unit {}", Quoted::new(&unit)))
-        }
+        humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => bad("a number has no unit"),
+        humantime::DurationError::UnknownUnit { unit, .. } => bad(&format!("there is no unit {}", Quoted::new(&unit))),
         humantime::DurationError::NumberExpected(_) => bad("a number is missing"),
         humantime::DurationError::InvalidCharacter(_) => bad("another character is in it"),
         humantime::DurationError::NumberOverflow => bad("it is too large or too precise"),
@@ -80,29 +71,14 @@ mod tests {
             ("a month is a slip", "5M", "M is neither"),
             ("below zero", "-1s", "below zero"),
             ("a comma", "1s, 2ms", "another character"),
-            (
-                "finer than the unit can be",
-                "0.5ns",
-                "too large or too precise",
-            ),
-            (
-                "humantime would panic",
-                "18446744073709551615s 1000000000ns",
-                "too many digits",
-            ),
-            (
-                "more than 64 bits",
-                "99999999999999999999s",
-                "too many digits",
-            ),
+            ("finer than the unit can be", "0.5ns", "too large or too precise"),
+            ("humantime would panic", "18446744073709551615s 1000000000ns", "too many digits"),
+            ("more than 64 bits", "99999999999999999999s", "too many digits"),
             ("only a blank", " ", "it is empty"),
         ];
         for (why, text, expected) in cases {
             let told = read(text).map_err(|fault| fault.to_string());
-            assert!(
-                told.as_ref().is_err_and(|told| told.contains(expected)),
-                "{why}: {told:?}"
-            );
+            assert!(told.as_ref().is_err_and(|told| told.contains(expected)), "{why}: {told:?}");
         }
     }
 }

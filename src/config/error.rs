@@ -24,11 +24,7 @@ pub struct Spot {
 
 impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.key
-        )
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.key)
     }
 }
 
@@ -134,9 +130,7 @@ pub enum Fault {
         range: String,
     },
     /// A time of zero where it would end everything at once.
-    #[error(
-        "{found} would end every connection at once, and there is no \"never\"; write a time from {range}"
-    )]
+    #[error("{found} would end every connection at once, and there is no \"never\"; write a time from {range}")]
     ZeroTime {
         /// The value as typed, quoted.
         found: Quoted,
@@ -144,17 +138,13 @@ pub enum Fault {
         range: String,
     },
     /// A duration without a unit.
-    #[error(
-        "{number} has no unit; add one: \"{number}s\" for seconds, \"{number}ms\" for milliseconds"
-    )]
+    #[error("{number} has no unit; add one: \"{number}s\" for seconds, \"{number}ms\" for milliseconds")]
     NoUnit {
         /// The number as typed.
         number: String,
     },
     /// No duration.
-    #[error(
-        "{found} is no duration: {why}; write a number and one of us, ms, s, m, h, d, such as \"250ms\""
-    )]
+    #[error("{found} is no duration: {why}; write a number and one of us, ms, s, m, h, d, such as \"250ms\"")]
     BadDuration {
         /// The value as typed, quoted.
         found: Quoted,
@@ -296,11 +286,7 @@ impl fmt::Display for Hint {
 /// `"a"`, or `one of "a", "b"`; a long list is cut.
 pub(super) fn one_of<S: AsRef<str>>(words: &[S]) -> String {
     const SHOWN: usize = 40;
-    let mut quoted: Vec<String> = words
-        .iter()
-        .take(SHOWN)
-        .map(|word| Quoted::new(word.as_ref()).to_string())
-        .collect();
+    let mut quoted: Vec<String> = words.iter().take(SHOWN).map(|word| Quoted::new(word.as_ref()).to_string()).collect();
     if words.len() > SHOWN {
         quoted.push(format!("and {} more", words.len() - SHOWN));
     }

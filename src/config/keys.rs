@@ -83,11 +83,7 @@ impl Takes {
     pub fn range(&self) -> Option<String> {
         match self {
             Takes::Integer(range) => Some(format!("{} to {}", range.start(), range.end())),
-            Takes::Duration(range) => Some(format!(
-                "{} to {}",
-                short(*range.start()),
-                short(*range.end())
-            )),
+            Takes::Duration(range) => Some(format!("{} to {}", short(*range.start()), short(*range.end()))),
             _ => None,
         }
     }
@@ -96,18 +92,9 @@ impl Takes {
 /// A duration in the largest unit up to days that needs no fraction; `0s` for none.
 fn short(time: Duration) -> String {
     let nanos = time.as_nanos();
-    let units = [
-        ("d", 86_400_000_000_000),
-        ("h", 3_600_000_000_000),
-        ("m", 60_000_000_000),
-        ("s", 1_000_000_000),
-    ];
+    let units = [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)];
     let small = [("ms", 1_000_000), ("us", 1000), ("ns", 1)];
-    match units
-        .iter()
-        .chain(&small)
-        .find(|(_, size)| nanos > 0 && nanos.is_multiple_of(*size))
-    {
+    match units.iter().chain(&small).find(|(_, size)| nanos > 0 && nanos.is_multiple_of(*size)) {
         Some((unit, size)) => format!("{}{unit}", nanos / size),
         None => "0s".to_owned(),
     }
@@ -120,11 +107,7 @@ impl fmt::Display for Takes {
             Takes::Version => f.write_str("1"),
             Takes::Integer(_) => write!(f, "a number from {}", self.range().unwrap_or_default()),
             Takes::Boolean => f.write_str("true or false"),
-            Takes::Duration(_) => write!(
-                f,
-                "a duration in quotes from {}",
-                self.range().unwrap_or_default()
-            ),
+            Takes::Duration(_) => write!(f, "a duration in quotes from {}", self.range().unwrap_or_default()),
             Takes::OneOf { now, .. } => f.write_str(&one_of(now)),
             Takes::Name => f.write_str("a name in quotes"),
             Takes::Pool => f.write_str("the name of a [[pool]] in quotes"),
@@ -134,6 +117,17 @@ impl fmt::Display for Takes {
             Takes::Address => f.write_str("an address such as \"127.0.0.1:8001\""),
             Takes::Table(_) => f.write_str("a table"),
             Takes::Tables(section) => write!(f, "{} tables", section.title),
+        }
+    }
+}
+
+impl Key {
+    /// What the key takes and what holds without it, in a line; the manual has it word for word.
+    pub fn told(&self) -> String {
+        match self.default {
+            Preset::Required => format!("{}; required", self.takes),
+            Preset::Value(value) => format!("{}; default {value}", self.takes),
+            Preset::Words(words) => format!("{}; otherwise {words}", self.takes),
         }
     }
 }
@@ -158,35 +152,19 @@ const TICK: Duration = Duration::from_millis(1);
 const LONGEST_SPIN: Duration = Duration::from_secs(1);
 
 const fn key(name: &'static str, takes: Takes, default: &'static str) -> Key {
-    Key {
-        name,
-        takes,
-        default: Preset::Value(default),
-    }
+    Key { name, takes, default: Preset::Value(default) }
 }
 
 const fn required(name: &'static str, takes: Takes) -> Key {
-    Key {
-        name,
-        takes,
-        default: Preset::Required,
-    }
+    Key { name, takes, default: Preset::Required }
 }
 
 const fn otherwise(name: &'static str, takes: Takes, words: &'static str) -> Key {
-    Key {
-        name,
-        takes,
-        default: Preset::Words(words),
-    }
+    Key { name, takes, default: Preset::Words(words) }
 }
 
 const fn later(name: &'static str) -> Key {
-    Key {
-        name,
-        takes: Takes::NotYet,
-        default: Preset::Words("off"),
-    }
+    Key { name, takes: Takes::NotYet, default: Preset::Words("off") }
 }
 
 const COUNT: Takes = Takes::Integer(0..=u32::MAX as i64);
@@ -196,13 +174,9 @@ pub static TOP: Section = Section {
     title: "Top level",
     keys: &[
         key("version", Takes::Version, "1"),
-        otherwise("global", Takes::Table(&GLOBAL), "every default"),
+        otherwise("global", Takes::Table(&GLOBAL), "every default holds"),
         later("admin"),
-        otherwise(
-            "listener",
-            Takes::Tables(&LISTENER),
-            "none, which is an error",
-        ),
+        otherwise("listener", Takes::Tables(&LISTENER), "there is nothing to do, an error"),
         otherwise("pool", Takes::Tables(&POOL), "none"),
     ],
 };
@@ -211,32 +185,17 @@ static GLOBAL: Section = Section {
     title: "[global]",
     keys: &[
         key("workers", Takes::Integer(0..=1024), "0"),
-        key(
-            "log_level",
-            Takes::OneOf {
-                now: &["error", "warn", "info", "debug", "trace"],
-                later: &[],
-            },
-            "\"info\"",
-        ),
+        key("log_level", Takes::OneOf { now: &["error", "warn", "info", "debug", "trace"], later: &[] }, "\"info\""),
         otherwise("log_file", Takes::Path, "standard error"),
         later("access_log"),
         later("access_log_format"),
         key("max_connections", COUNT, "0"),
-        key(
-            "shutdown_timeout",
-            Takes::Duration(Duration::ZERO..=LONGEST),
-            "\"30s\"",
-        ),
+        key("shutdown_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"30s\""),
         later("shutdown_delay"),
         later("user"),
         later("group"),
         key("cpu_affinity", Takes::Boolean, "false"),
-        key(
-            "spin",
-            Takes::Duration(Duration::ZERO..=LONGEST_SPIN),
-            "\"0us\"",
-        ),
+        key("spin", Takes::Duration(Duration::ZERO..=LONGEST_SPIN), "\"0us\""),
     ],
 };
 
@@ -245,13 +204,7 @@ static LISTENER: Section = Section {
     keys: &[
         required("name", Takes::Name),
         required("bind", Takes::Binds),
-        required(
-            "protocol",
-            Takes::OneOf {
-                now: &["tcp"],
-                later: &["http", "udp"],
-            },
-        ),
+        required("protocol", Takes::OneOf { now: &["tcp"], later: &["http", "udp"] }),
         required("pool", Takes::Pool),
         later("admin"),
         key("idle_timeout", Takes::Duration(TICK..=LONGEST), "\"10m\""),
@@ -266,11 +219,7 @@ static LISTENER: Section = Section {
         later("accept_proxy"),
         later("trusted_proxies"),
         later("rate_limit"),
-        otherwise(
-            "congestion_control",
-            Takes::CongestionControl,
-            "the system's",
-        ),
+        otherwise("congestion_control", Takes::CongestionControl, "the system's"),
         key("defer_accept", Takes::Boolean, "false"),
         key("tcp_fastopen", Takes::Boolean, "false"),
         later("steer_cpu"),
@@ -286,14 +235,7 @@ static POOL: Section = Section {
             "algorithm",
             Takes::OneOf {
                 now: &["round_robin", "weighted_round_robin"],
-                later: &[
-                    "ip_hash",
-                    "least_connections",
-                    "consistent_hash",
-                    "fastest_response",
-                    "maglev",
-                    "random_two",
-                ],
+                later: &["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"],
             },
             "\"round_robin\"",
         ),
@@ -327,13 +269,7 @@ static POOL: Section = Section {
 static HEALTH_CHECK: Section = Section {
     title: "health_check",
     keys: &[
-        required(
-            "kind",
-            Takes::OneOf {
-                now: &["none"],
-                later: &["http", "tcp", "udp"],
-            },
-        ),
+        required("kind", Takes::OneOf { now: &["none"], later: &["http", "tcp", "udp"] }),
         later("path"),
         later("host"),
         later("interval"),

@@ -2,6 +2,9 @@
 //!
 //! Knows: the format of the file. Must not touch: sockets, threads, the clock; names are not resolved here.
 //! Nobody checks again later: what is in a [`Config`] is in range and refers to things that exist.
+//!
+//! The way of a file: `syntax` makes a document of the text, past its errors; `reader` takes values out of it by the
+//! table in [`keys`]; `sections` says which; `check` compares them with each other and joins them. Read `parse` first.
 
 mod address;
 mod check;
@@ -36,25 +39,16 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     let name = path.display().to_string();
     let file: Arc<str> = name.as_str().into();
     let mut bytes = Vec::new();
-    let read =
-        std::fs::File::open(path).and_then(|open| open.take(LARGEST + 1).read_to_end(&mut bytes));
+    let read = std::fs::File::open(path).and_then(|open| open.take(LARGEST + 1).read_to_end(&mut bytes));
     if let Err(why) = read {
         return Err(ConfigError::Unreadable { file, why }.into());
     }
     if bytes.len() as u64 > LARGEST {
-        return Err(ConfigError::TooLarge {
-            file,
-            limit: LARGEST,
-        }
-        .into());
+        return Err(ConfigError::TooLarge { file, limit: LARGEST }.into());
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &name),
-        Err(error) => Err(ConfigError::NotText {
-            file,
-            at: error.valid_up_to() + 1,
-        }
-        .into()),
+        Err(error) => Err(ConfigError::NotText { file, at: error.valid_up_to() + 1 }.into()),
     }
 }
 

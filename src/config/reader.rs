@@ -3,16 +3,16 @@
 //! A read returns `None` when there is no usable value: either the key is absent and has a default, or an error has been
 //! reported. The caller then puts any value in its place and goes on, so that one run finds everything.
 
+mod addresses;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::address::{Address, AddressError};
 use super::duration;
 use super::error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 use super::keys::{Key, Preset, SECTIONS, Section, Takes};
@@ -41,25 +41,14 @@ pub(super) struct Open<'d> {
 impl Open<'_> {
     /// The place of a key of this table.
     pub(super) fn place_of(&self, key: &str) -> String {
-        if self.place.is_empty() {
-            word(key)
-        } else {
-            format!("{}.{}", self.place, word(key))
-        }
+        if self.place.is_empty() { word(key) } else { format!("{}.{}", self.place, word(key)) }
     }
 }
 
 /// A part of a dotted place: bare where TOML would take it bare, else quoted and on one line.
 fn word(text: &str) -> String {
-    let bare = !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-    if bare {
-        text.to_owned()
-    } else {
-        Quoted::new(text).to_string()
-    }
+    let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    if bare { text.to_owned() } else { Quoted::new(text).to_string() }
 }
 
 /// The text with its errors so far.
@@ -74,12 +63,7 @@ pub(super) struct Reader<'t> {
 impl<'t> Reader<'t> {
     pub(super) fn new(name: &str, lines: Lines<'t>, syntax: Vec<Bad>) -> Self {
         let unsure = syntax.iter().map(|bad| lines.line(bad.at)).collect();
-        let mut reader = Reader {
-            file: name.into(),
-            lines,
-            unsure: BTreeSet::new(),
-            errors: Vec::new(),
-        };
+        let mut reader = Reader { file: name.into(), lines, unsure: BTreeSet::new(), errors: Vec::new() };
         for bad in syntax {
             reader.report(bad.at, bad.key, bad.fault);
         }
@@ -97,12 +81,7 @@ impl<'t> Reader<'t> {
             return;
         }
         let (line, column) = self.lines.spot(at);
-        let spot = Spot {
-            file: Arc::clone(&self.file),
-            line,
-            column,
-            key: key.into(),
-        };
+        let spot = Spot { file: Arc::clone(&self.file), line, column, key: key.into() };
         self.errors.push((at, ConfigError::At { at: spot, fault }));
     }
 
@@ -117,9 +96,7 @@ impl<'t> Reader<'t> {
             return Ok(value);
         }
         self.errors.sort_by_key(|(at, _)| *at);
-        Err(Errors::new(
-            self.errors.into_iter().map(|(_, error)| error).collect(),
-        ))
+        Err(Errors::new(self.errors.into_iter().map(|(_, error)| error).collect()))
     }
 
     /// Takes `table` for a section: every key that does not belong there, or not yet, is reported.
@@ -130,19 +107,11 @@ impl<'t> Reader<'t> {
         at: usize,
         place: String,
     ) -> Open<'d> {
-        let open = Open {
-            section,
-            table,
-            at,
-            place,
-        };
+        let open = Open { section, table, at, place };
         for typed in table.keys() {
             let name: &str = typed.get_ref();
             match section.key(name) {
-                Some(Key {
-                    takes: Takes::NotYet,
-                    ..
-                }) => {
+                Some(Key { takes: Takes::NotYet, .. }) => {
                     self.report(typed.span().start, open.place_of(name), Fault::NotYet);
                 }
                 Some(_) => {}
@@ -155,11 +124,7 @@ impl<'t> Reader<'t> {
                         },
                         near => near,
                     };
-                    self.report(
-                        typed.span().start,
-                        open.place_of(name),
-                        Fault::UnknownKey(hint),
-                    );
+                    self.report(typed.span().start, open.place_of(name), Fault::UnknownKey(hint));
                 }
             }
         }
@@ -167,16 +132,9 @@ impl<'t> Reader<'t> {
     }
 
     /// The value of a key, with what the table of keys says of it.
-    fn value<'d>(
-        &mut self,
-        open: &Open<'d>,
-        name: &str,
-    ) -> Option<(&'d DeValue<'d>, Range<usize>, &'static Takes)> {
+    fn value<'d>(&mut self, open: &Open<'d>, name: &str) -> Option<(&'d DeValue<'d>, Range<usize>, &'static Takes)> {
         let Some(key) = open.section.key(name) else {
-            unreachable!(
-                "{name} is read, but it is not in the table of keys of {}",
-                open.section.title
-            )
+            unreachable!("{name} is read, but it is not in the table of keys of {}", open.section.title)
         };
         match open.table.get(name) {
             // The parser puts an empty place where it found no value; it has reported that.
@@ -191,13 +149,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn wrong_type<T>(
-        &mut self,
-        at: usize,
-        place: String,
-        found: &DeValue<'_>,
-        takes: &'static Takes,
-    ) -> Option<T> {
+    fn wrong_type<T>(&mut self, at: usize, place: String, found: &DeValue<'_>, takes: &'static Takes) -> Option<T> {
         let found = match found {
             DeValue::String(_) => "text in quotes",
             DeValue::Integer(_) => "a number",
@@ -221,20 +173,11 @@ impl<'t> Reader<'t> {
         let Takes::Integer(range) = takes else {
             return None;
         };
-        let read = i64::from_str_radix(number.as_str(), number.radix())
-            .ok()
-            .filter(|n| range.contains(n));
+        let read = i64::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| range.contains(n));
         let read = read.and_then(|n| T::try_from(n).ok());
         if read.is_none() {
             let found = number.to_string().chars().take(40).collect();
-            self.report(
-                span.start,
-                place,
-                Fault::OutOfRange {
-                    found,
-                    range: takes.range().unwrap_or_default(),
-                },
-            );
+            self.report(span.start, place, Fault::OutOfRange { found, range: takes.range().unwrap_or_default() });
         }
         read
     }
@@ -277,28 +220,17 @@ impl<'t> Reader<'t> {
                 if range.contains(&time) {
                     Ok(time)
                 } else if time.is_zero() {
-                    Err(Fault::ZeroTime {
-                        found: Quoted::new(text),
-                        range: takes.range().unwrap_or_default(),
-                    })
+                    Err(Fault::ZeroTime { found: Quoted::new(text), range: takes.range().unwrap_or_default() })
                 } else {
                     let found = Quoted::new(text).to_string();
-                    Err(Fault::OutOfRange {
-                        found,
-                        range: takes.range().unwrap_or_default(),
-                    })
+                    Err(Fault::OutOfRange { found, range: takes.range().unwrap_or_default() })
                 }
             }),
-            DeValue::Integer(number) => Err(Fault::NoUnit {
-                number: number.to_string().chars().take(40).collect(),
-            }),
-            DeValue::Float(number) => Err(Fault::NoUnit {
-                number: number.to_string().chars().take(40).collect(),
-            }),
+            DeValue::Integer(number) => Err(Fault::NoUnit { number: number.to_string().chars().take(40).collect() }),
+            DeValue::Float(number) => Err(Fault::NoUnit { number: number.to_string().chars().take(40).collect() }),
             _ => return self.wrong_type(span.start, open.place_of(key), value, takes),
         };
-        read.map_err(|fault| self.report(span.start, open.place_of(key), fault))
-            .ok()
+        read.map_err(|fault| self.report(span.start, open.place_of(key), fault)).ok()
     }
 
     /// One of the words of its key that are supported.
@@ -339,114 +271,22 @@ impl<'t> Reader<'t> {
             return None;
         }
         if let Some(bad) = text.chars().find(|c| c.is_control()) {
-            self.report(
-                span.start,
-                place.clone(),
-                Fault::BadCharacter {
-                    found: Quoted::new(text),
-                    bad,
-                },
-            );
+            self.report(span.start, place.clone(), Fault::BadCharacter { found: Quoted::new(text), bad });
         }
-        Some(Noted {
-            value: text.clone().into_owned(),
-            at: span.start,
-            place,
-        })
+        Some(Noted { value: text.clone().into_owned(), at: span.start, place })
     }
 
     /// A name or an id: part of a path of the admin API, so without `/`, and no dot segment.
     pub(super) fn name(&mut self, open: &Open<'_>, key: &str) -> Option<Noted<String>> {
         let name = self.text(open, key)?;
         if name.value.contains('/') {
-            let fault = Fault::BadCharacter {
-                found: Quoted::new(&name.value),
-                bad: '/',
-            };
+            let fault = Fault::BadCharacter { found: Quoted::new(&name.value), bad: '/' };
             self.report(name.at, name.place.clone(), fault);
         }
         if name.value == "." || name.value == ".." {
-            self.report(
-                name.at,
-                name.place.clone(),
-                Fault::Reserved(Quoted::new(&name.value)),
-            );
+            self.report(name.at, name.place.clone(), Fault::Reserved(Quoted::new(&name.value)));
         }
         Some(name)
-    }
-
-    /// One address, for a backend.
-    pub(super) fn backend_address(
-        &mut self,
-        open: &Open<'_>,
-        key: &str,
-    ) -> Option<(Noted<Address>, String)> {
-        let (value, span, takes) = self.value(open, key)?;
-        let address = self.address(
-            value,
-            span.start,
-            open.place_of(key),
-            takes,
-            Address::backend,
-        )?;
-        let typed = value.as_str().unwrap_or_default().to_owned();
-        Some((address, typed))
-    }
-
-    /// One address or an array of them, to listen on; those that are usable.
-    pub(super) fn binds(&mut self, open: &Open<'_>, key: &str) -> Vec<Noted<Address>> {
-        let Some((value, span, takes)) = self.value(open, key) else {
-            return Vec::new();
-        };
-        let place = open.place_of(key);
-        match value {
-            DeValue::Array(items) if items.is_empty() => {
-                self.report(span.start, place, Fault::Empty(takes));
-                Vec::new()
-            }
-            DeValue::Array(items) => {
-                let mut binds = Vec::new();
-                for (i, item) in items.iter().enumerate() {
-                    let place = format!("{place}[{i}]");
-                    binds.extend(self.address(
-                        item.get_ref(),
-                        item.span().start,
-                        place,
-                        takes,
-                        Address::from_str,
-                    ));
-                }
-                binds
-            }
-            _ => self
-                .address(value, span.start, place, takes, Address::from_str)
-                .into_iter()
-                .collect(),
-        }
-    }
-
-    fn address(
-        &mut self,
-        value: &DeValue<'_>,
-        at: usize,
-        place: String,
-        takes: &'static Takes,
-        read: impl Fn(&str) -> Result<Address, AddressError>,
-    ) -> Option<Noted<Address>> {
-        let DeValue::String(text) = value else {
-            return self.wrong_type(at, place, value, takes);
-        };
-        if text.is_empty() {
-            self.report(at, place, Fault::Empty(takes));
-            return None;
-        }
-        match read(text) {
-            Ok(value) => Some(Noted { value, at, place }),
-            Err(error) => {
-                self.report(at, place, error.into());
-                None
-            }
-        }
     }
 
     /// A table.
@@ -467,12 +307,7 @@ impl<'t> Reader<'t> {
     }
 
     /// An array of tables, each with its place: by the value of `names` where it has one, else by its index.
-    pub(super) fn tables<'d>(
-        &mut self,
-        open: &Open<'d>,
-        key: &'static str,
-        names: &str,
-    ) -> Vec<Open<'d>> {
+    pub(super) fn tables<'d>(&mut self, open: &Open<'d>, key: &'static str, names: &str) -> Vec<Open<'d>> {
         let Some((value, span, takes)) = self.value(open, key) else {
             return Vec::new();
         };
@@ -481,22 +316,18 @@ impl<'t> Reader<'t> {
         };
         let place = open.place_of(key);
         let mut opened = Vec::new();
-        let mut each =
-            |reader: &mut Self, i: usize, value: &'d DeValue<'d>, span: Range<usize>| match value {
-                DeValue::Table(table) => {
-                    let place = match table
-                        .get(names)
-                        .and_then(|name: &Spanned<DeValue<'_>>| name.get_ref().as_str())
-                    {
-                        Some(name) if !name.is_empty() => format!("{place}.{}", word(name)),
-                        _ => format!("{place}[{i}]"),
-                    };
-                    opened.push(reader.open(section, table, span.start, place));
-                }
-                _ => {
-                    reader.wrong_type::<()>(span.start, format!("{place}[{i}]"), value, takes);
-                }
-            };
+        let mut each = |reader: &mut Self, i: usize, value: &'d DeValue<'d>, span: Range<usize>| match value {
+            DeValue::Table(table) => {
+                let place = match table.get(names).and_then(|name: &Spanned<DeValue<'_>>| name.get_ref().as_str()) {
+                    Some(name) if !name.is_empty() => format!("{place}.{}", word(name)),
+                    _ => format!("{place}[{i}]"),
+                };
+                opened.push(reader.open(section, table, span.start, place));
+            }
+            _ => {
+                reader.wrong_type::<()>(span.start, format!("{place}[{i}]"), value, takes);
+            }
+        };
         match value {
             DeValue::Array(items) => {
                 for (i, item) in items.iter().enumerate() {
@@ -504,11 +335,7 @@ impl<'t> Reader<'t> {
                 }
             }
             DeValue::Table(_) => {
-                self.report(
-                    span.start,
-                    place.clone(),
-                    Fault::SingleTable(section_name(section)),
-                );
+                self.report(span.start, place.clone(), Fault::SingleTable(section_name(section)));
                 each(self, 0, value, span);
             }
             _ => {

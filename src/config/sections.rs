@@ -57,17 +57,10 @@ fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
     let usual = Global::default();
     Global {
         workers: r.integer(t, "workers").unwrap_or(usual.workers),
-        log_level: r
-            .choice(t, "log_level")
-            .and_then(|word| word.parse().ok())
-            .unwrap_or(usual.log_level),
+        log_level: r.choice(t, "log_level").and_then(|word| word.parse().ok()).unwrap_or(usual.log_level),
         log_file: r.text(t, "log_file").map(|path| path.value.into()),
-        max_connections: r
-            .integer(t, "max_connections")
-            .unwrap_or(usual.max_connections),
-        shutdown_timeout: r
-            .duration(t, "shutdown_timeout")
-            .unwrap_or(usual.shutdown_timeout),
+        max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
+        shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
         spin: r.duration(t, "spin").unwrap_or(usual.spin),
     }
@@ -82,10 +75,7 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
     };
     let pool = r.text(t, "pool");
     let listener = Listener {
-        name: name
-            .as_ref()
-            .map(|name| name.value.clone())
-            .unwrap_or_default(),
+        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
         binds: binds.iter().map(|bind| bind.value.clone()).collect(),
         protocol,
         pool: usize::MAX, // set when the pools are known
@@ -97,12 +87,7 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
             tcp_fastopen: r.boolean(t, "tcp_fastopen").unwrap_or(false),
         },
     };
-    ListenerDraft {
-        listener,
-        name,
-        binds,
-        pool,
-    }
+    ListenerDraft { listener, name, binds, pool }
 }
 
 /// A name that the kernel could know; whether it does is found when it is set.
@@ -111,18 +96,9 @@ fn congestion_control(r: &mut Reader<'_>, t: &Open<'_>) -> Option<String> {
     let name = r.text(t, "congestion_control")?;
     let found = Quoted::new(&name.value);
     if name.value.len() > LONGEST {
-        r.report(
-            name.at,
-            name.place,
-            Fault::TooLong {
-                found,
-                limit: LONGEST,
-            },
-        );
-    } else if let Some(bad) = name
-        .value
-        .chars()
-        .find(|c| !c.is_control() && !c.is_ascii_alphanumeric() && !"_-".contains(*c))
+        r.report(name.at, name.place, Fault::TooLong { found, limit: LONGEST });
+    } else if let Some(bad) =
+        name.value.chars().find(|c| !c.is_control() && !c.is_ascii_alphanumeric() && !"_-".contains(*c))
     {
         r.report(name.at, name.place, Fault::BadCharacter { found, bad });
     }
@@ -131,20 +107,14 @@ fn congestion_control(r: &mut Reader<'_>, t: &Open<'_>) -> Option<String> {
 
 fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
     let name = r.name(t, "name");
-    let mut pool = Pool::new(
-        name.as_ref()
-            .map(|name| name.value.clone())
-            .unwrap_or_default(),
-    );
+    let mut pool = Pool::new(name.as_ref().map(|name| name.value.clone()).unwrap_or_default());
     match r.choice(t, "algorithm") {
         Some("round_robin") => pool.algorithm = Algorithm::RoundRobin,
         Some("weighted_round_robin") => pool.algorithm = Algorithm::WeightedRoundRobin,
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
         None => {}
     }
-    pool.connect_timeout = r
-        .duration(t, "connect_timeout")
-        .unwrap_or(pool.connect_timeout);
+    pool.connect_timeout = r.duration(t, "connect_timeout").unwrap_or(pool.connect_timeout);
     pool.retries = r.integer(t, "retries").unwrap_or(pool.retries);
     if let Some(check) = r.table(t, "health_check") {
         let _ = r.choice(&check, "kind"); // "none" is the only kind, and what happens anyway
@@ -155,45 +125,24 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         pool.backends.push(backend);
         backends.push(draft);
     }
-    PoolDraft {
-        pool,
-        name,
-        backends,
-    }
+    PoolDraft { pool, name, backends }
 }
 
 fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {
     let given = r.name(t, "id");
-    if let Some(id) = given
-        .as_ref()
-        .filter(|id| id.value == "add" || id.value == "register")
-    {
-        r.report(
-            id.at,
-            id.place.clone(),
-            Fault::Reserved(Quoted::new(&id.value)),
-        );
+    if let Some(id) = given.as_ref().filter(|id| id.value == "add" || id.value == "register") {
+        r.report(id.at, id.place.clone(), Fault::Reserved(Quoted::new(&id.value)));
     }
     let (address, typed) = r.backend_address(t, "address").unzip();
     let named = given.is_some();
     let id = given.or_else(|| {
         let address = address.as_ref()?;
-        Some(Noted {
-            value: typed?,
-            at: address.at,
-            place: address.place.clone(),
-        })
+        Some(Noted { value: typed?, at: address.at, place: address.place.clone() })
     });
     let backend = Backend {
         id: id.as_ref().map(|id| id.value.clone()).unwrap_or_default(),
         // Any other address does where none could be read: then there is an error, and no Config.
-        address: address.as_ref().map_or(
-            Address::Name {
-                host: String::new(),
-                port: 0,
-            },
-            |a| a.value.clone(),
-        ),
+        address: address.as_ref().map_or(Address::Name { host: String::new(), port: 0 }, |a| a.value.clone()),
         weight: r.integer(t, "weight").unwrap_or(1),
         max_connections: r.integer(t, "max_connections").unwrap_or(0),
         backup: r.boolean(t, "backup").unwrap_or(false),

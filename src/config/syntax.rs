@@ -19,19 +19,12 @@ pub(super) struct Lines<'t> {
 impl<'t> Lines<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
-        Lines {
-            text,
-            starts: std::iter::once(0)
-                .chain(ends.map(|(at, _)| at + 1))
-                .collect(),
-        }
+        Lines { text, starts: std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect() }
     }
 
     /// The index of the line of `offset`, from 0. An offset past the end is on the last line.
     pub(super) fn line(&self, offset: usize) -> usize {
-        self.starts
-            .partition_point(|start| *start <= offset)
-            .saturating_sub(1)
+        self.starts.partition_point(|start| *start <= offset).saturating_sub(1)
     }
 
     /// Line and column of `offset`, both from 1, the column in characters (a byte order mark is none).
@@ -47,10 +40,7 @@ impl<'t> Lines<'t> {
     /// The bytes of a line without its newline.
     fn range(&self, line: usize) -> Range<usize> {
         let start = self.starts[line];
-        let end = self
-            .starts
-            .get(line + 1)
-            .map_or(self.text.len(), |next| next - 1);
+        let end = self.starts.get(line + 1).map_or(self.text.len(), |next| next - 1);
         start..end
     }
 }
@@ -78,11 +68,7 @@ pub(super) fn scan(text: &str, lines: &Lines<'_>) -> (String, Vec<Bad>) {
         for line in blank {
             let range = lines.range(line);
             // A carriage return stays, or it would be an error of its own in the next round.
-            let end = if patched[range.clone()].ends_with('\r') {
-                range.end - 1
-            } else {
-                range.end
-            };
+            let end = if patched[range.clone()].ends_with('\r') { range.end - 1 } else { range.end };
             patched.replace_range(range.start..end, &" ".repeat(end - range.start));
         }
     }
@@ -92,44 +78,27 @@ pub(super) fn scan(text: &str, lines: &Lines<'_>) -> (String, Vec<Bad>) {
 /// Parses once; adds what is new to `bad` and returns the lines to blank out before the next time.
 fn round(patched: &str, lines: &Lines<'_>, bad: &mut BTreeMap<usize, Bad>) -> Vec<usize> {
     let (_, errors) = DeTable::parse_recoverable(patched);
-    let errors: Vec<(usize, &str)> = errors
-        .iter()
-        .map(|error| (error.span().map_or(0, |span| span.start), error.message()))
-        .collect();
+    let errors: Vec<(usize, &str)> =
+        errors.iter().map(|error| (error.span().map_or(0, |span| span.start), error.message())).collect();
     let swallowed = errors.iter().any(|(_, message)| is_unclosed(message));
     if let Some(open) = swallowed.then(|| unclosed(patched)).flatten() {
         // The first thing that does not fit tells where the value should have ended.
-        let stop = errors
-            .iter()
-            .map(|(at, _)| *at)
-            .filter(|at| *at > open)
-            .min()
-            .unwrap_or(open);
+        let stop = errors.iter().map(|(at, _)| *at).filter(|at| *at > open).min().unwrap_or(open);
         let (first, last) = (lines.line(open), lines.line(stop));
         let (what, close) = if patched[open..].starts_with('[') {
             ("this array has no end", "]")
         } else {
             ("this table has no end", "}")
         };
-        let fault = Fault::Syntax {
-            what: what.to_owned(),
-            fix: format!("close it with `{close}`"),
-        };
-        bad.entry(first).or_insert(Bad {
-            at: open,
-            key: "syntax".to_owned(),
-            fault,
-        });
-        return (first..last.max(first + 1))
-            .filter(|line| !patched[lines.range(*line)].trim().is_empty())
-            .collect();
+        let fault = Fault::Syntax { what: what.to_owned(), fix: format!("close it with `{close}`") };
+        bad.entry(first).or_insert(Bad { at: open, key: "syntax".to_owned(), fault });
+        return (first..last.max(first + 1)).filter(|line| !patched[lines.range(*line)].trim().is_empty()).collect();
     }
     let mut blank = Vec::new();
     for (at, message) in errors {
         let line = lines.line(at);
         let source = &patched[lines.range(line)];
-        bad.entry(line)
-            .or_insert_with(|| explain(patched, at, message));
+        bad.entry(line).or_insert_with(|| explain(patched, at, message));
         // A broken header keeps its place, or its keys would fall into the table before.
         if !source.trim().is_empty() && !source.trim_start().starts_with('[') && message != TWICE {
             blank.push(line);
@@ -153,12 +122,7 @@ fn unclosed(text: &str) -> Option<usize> {
     let mut fresh = true; // nothing but blanks on this line so far
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let line_end = || {
-            bytes[at..]
-                .iter()
-                .position(|b| *b == b'\n')
-                .map_or(bytes.len(), |n| at + n)
-        };
+        let line_end = || bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| at + n);
         match byte {
             b'#' => at = line_end() - 1,
             b'[' if fresh && open.is_empty() => at = line_end() - 1,
@@ -203,32 +167,20 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
 fn explain(text: &str, at: usize, message: &str) -> Bad {
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
     let rest = text.get(at..).unwrap_or("");
-    let nothing = rest
-        .chars()
-        .next()
-        .is_none_or(|c| c.is_whitespace() || c == '#');
+    let nothing = rest.chars().next().is_none_or(|c| c.is_whitespace() || c == '#');
     let mut key = "syntax".to_owned();
     let (what, fix) = match (what, expected) {
         (TWICE, _) => {
-            let name: String = rest
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || "_-".contains(*c))
-                .collect();
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || "_-".contains(*c)).collect();
             if !name.is_empty() {
                 key = name;
             }
-            (
-                "is set twice in one table",
-                "keep one of the two".to_owned(),
-            )
+            ("is set twice in one table", "keep one of the two".to_owned())
         }
-        ("string values must be quoted", _) if nothing => {
-            ("there is no value behind the `=`", "write one".to_owned())
+        ("string values must be quoted", _) if nothing => ("there is no value behind the `=`", "write one".to_owned()),
+        ("string values must be quoted" | "invalid boolean", _) => {
+            ("this is neither a number nor true or false", "put text in double quotes".to_owned())
         }
-        ("string values must be quoted" | "invalid boolean", _) => (
-            "this is neither a number nor true or false",
-            "put text in double quotes".to_owned(),
-        ),
         (string, "`\"`" | "`'`") if string.ends_with("string") => {
             ("this text has no end", format!("close it with {expected}"))
         }
@@ -237,14 +189,7 @@ fn explain(text: &str, at: usize, message: &str) -> Bad {
         (_, "") => (what, "write it as on https://toml.io".to_owned()),
         (_, list) => (what, format!("write {}", list.replace(", ", " or "))),
     };
-    Bad {
-        at,
-        key,
-        fault: Fault::Syntax {
-            what: what.to_owned(),
-            fix,
-        },
-    }
+    Bad { at, key, fault: Fault::Syntax { what: what.to_owned(), fix } }
 }
 
 #[cfg(test)]
@@ -262,12 +207,7 @@ mod tests {
             ("past the end stays at the end", "a = 1", 99, (1, 6)),
             ("nothing", "", 0, (1, 1)),
             ("two bytes, one character", "ä = 1\n", 5, (1, 5)),
-            (
-                "four bytes, one character",
-                "\"\u{1f600}\" = 1\n",
-                9,
-                (1, 7),
-            ),
+            ("four bytes, one character", "\"\u{1f600}\" = 1\n", 9, (1, 7)),
             ("a carriage return is a character", "a\r\nb", 3, (2, 1)),
             ("a byte order mark is none", "\u{feff}a = 1", 3, (1, 1)),
             ("nor before it", "\u{feff}a = 1", 0, (1, 1)),
@@ -286,76 +226,26 @@ mod tests {
         let cases: [(&str, &str, Told<'_>); 14] = [
             ("none", "a = 1\n[b]\n", &[]),
             ("two", "a = \"x\nb = 'y\n", &[(6, "no end"), (13, "no end")]),
-            (
-                "a line that is nothing",
-                "a\nb = 1\nc\n",
-                &[(1, "no value"), (9, "no value")],
-            ),
+            ("a line that is nothing", "a\nb = 1\nc\n", &[(1, "no value"), (9, "no value")]),
             ("a missing value", "a =\nb = 1\n", &[(3, "no value behind")]),
-            (
-                "a word without quotes",
-                "a = b\nc = tru\n",
-                &[(4, "quotes"), (10, "quotes")],
-            ),
-            (
-                "one error a line is enough",
-                "a = b c d = e\n",
-                &[(10, "unexpected")],
-            ),
-            (
-                "an array without an end",
-                "a = [1, 2\nb = 3\nc\n",
-                &[(4, "array has no end"), (17, "no value")],
-            ),
-            (
-                "over lines",
-                "a = [\n 1,\n 2,\nb = 3\n",
-                &[(4, "array has no end")],
-            ),
-            (
-                "a table without an end",
-                "a = {b = 1\nc = 2\n",
-                &[(4, "table has no end")],
-            ),
-            (
-                "the inner one",
-                "a = [\n {b = 1\n {b = 2},\n]\n",
-                &[(7, "table has no end")],
-            ),
-            (
-                "a bracket in text is none",
-                "a = [\"]\", '}'\nb = \"[\" # {\n",
-                &[(4, "array has no end")],
-            ),
-            (
-                "a broken header",
-                "[a\nb = 1\n[c\nd = 1\n",
-                &[(2, "unclosed table"), (11, "unclosed table")],
-            ),
-            (
-                "a key twice",
-                "a = 1\na = 2\na = 3\n",
-                &[(6, "twice"), (12, "twice")],
-            ),
-            (
-                "windows",
-                "a = \"\r\nb\r\nc = 1\r\n",
-                &[(6, "no end"), (8, "no value")],
-            ),
+            ("a word without quotes", "a = b\nc = tru\n", &[(4, "quotes"), (10, "quotes")]),
+            ("one error a line is enough", "a = b c d = e\n", &[(10, "unexpected")]),
+            ("an array without an end", "a = [1, 2\nb = 3\nc\n", &[(4, "array has no end"), (17, "no value")]),
+            ("over lines", "a = [\n 1,\n 2,\nb = 3\n", &[(4, "array has no end")]),
+            ("a table without an end", "a = {b = 1\nc = 2\n", &[(4, "table has no end")]),
+            ("the inner one", "a = [\n {b = 1\n {b = 2},\n]\n", &[(7, "table has no end")]),
+            ("a bracket in text is none", "a = [\"]\", '}'\nb = \"[\" # {\n", &[(4, "array has no end")]),
+            ("a broken header", "[a\nb = 1\n[c\nd = 1\n", &[(2, "unclosed table"), (11, "unclosed table")]),
+            ("a key twice", "a = 1\na = 2\na = 3\n", &[(6, "twice"), (12, "twice")]),
+            ("windows", "a = \"\r\nb\r\nc = 1\r\n", &[(6, "no end"), (8, "no value")]),
         ];
         for (why, text, expected) in cases {
             let lines = Lines::new(text);
             let (patched, bad) = scan(text, &lines);
             assert_eq!(patched.len(), text.len(), "{why}: offsets must stay");
-            let told: Vec<(usize, String)> = bad
-                .iter()
-                .map(|bad| (bad.at, bad.fault.to_string()))
-                .collect();
+            let told: Vec<(usize, String)> = bad.iter().map(|bad| (bad.at, bad.fault.to_string())).collect();
             let same = told.len() == expected.len()
-                && told
-                    .iter()
-                    .zip(expected)
-                    .all(|(told, (at, what))| told.0 == *at && told.1.contains(what));
+                && told.iter().zip(expected).all(|(told, (at, what))| told.0 == *at && told.1.contains(what));
             assert!(same, "{why}: {told:?}");
         }
     }
@@ -367,9 +257,6 @@ mod tests {
         let (document, errors) = DeTable::parse_recoverable(&patched);
         assert!(errors.is_empty(), "{errors:?}");
         let document = document.get_ref();
-        assert!(
-            document["b"].get_ref().get("d").is_some()
-                && document["e"].get_ref().get("f").is_some()
-        );
+        assert!(document["b"].get_ref().get("d").is_some() && document["e"].get_ref().get("f").is_some());
     }
 }

@@ -19,15 +19,9 @@ address = '127.0.0.1:8001'
 
 /// [`LEAST`] with `line` in `section`, in place of the line for the same key.
 fn with(section: &Section, key: &str, line: &str) -> String {
-    let old = LEAST
-        .lines()
-        .find(|old| old.starts_with(&format!("{key} =")));
+    let old = LEAST.lines().find(|old| old.starts_with(&format!("{key} =")));
     let in_pool = section.title == "[[pool]]";
-    let header = if section.title == "health_check" {
-        "[[pool.backend]]"
-    } else {
-        section.title
-    };
+    let header = if section.title == "health_check" { "[[pool.backend]]" } else { section.title };
     let before = match section.title {
         "Top level" => return format!("{line}\n{LEAST}"),
         "health_check" => {
@@ -143,18 +137,12 @@ backend = [
     assert_eq!(config.listeners[0].pool, 1, "pools are found by name");
     let web = Listener {
         name: "web".to_owned(),
-        binds: ["127.0.0.1:0", "[::1]:8080"]
-            .map(|a| a.parse().expect("an address"))
-            .to_vec(),
+        binds: ["127.0.0.1:0", "[::1]:8080"].map(|a| a.parse().expect("an address")).to_vec(),
         protocol: Protocol::Tcp,
         pool: 0,
         idle_timeout: Duration::from_secs(3600),
         max_connections: 5,
-        socket: SocketOptions {
-            congestion_control: Some("bbr".to_owned()),
-            defer_accept: true,
-            tcp_fastopen: true,
-        },
+        socket: SocketOptions { congestion_control: Some("bbr".to_owned()), defer_accept: true, tcp_fastopen: true },
     };
     assert_eq!(config.listeners[1], web);
     assert_eq!(config.pools[0], Pool::new("a"), "a pool may be empty");
@@ -166,10 +154,7 @@ backend = [
         backends: vec![
             Backend {
                 id: "one".to_owned(),
-                address: Address::Name {
-                    host: "db.example".to_owned(),
-                    port: 5432,
-                },
+                address: Address::Name { host: "db.example".to_owned(), port: 5432 },
                 weight: 256,
                 max_connections: 7,
                 backup: true,
@@ -189,25 +174,38 @@ backend = [
 }
 
 #[test]
+fn what_looks_odd_and_is_none_the_worse() {
+    let cases = [
+        ("a pool that nobody uses", format!("{LEAST}[[pool]]\nname = 'b'\n")),
+        ("only backups", LEAST.replace("address =", "backup = true\naddress =")),
+        ("every backend disabled", LEAST.replace("address =", "disabled = true\naddress =")),
+        ("one id in two pools", format!("{LEAST}[[pool]]\nname = 'b'\nbackend = [{{ address = '127.0.0.1:8001' }}]\n")),
+        ("one name for a listener and a pool", LEAST.replace("'web'", "'api'")),
+        ("both families", LEAST.replace("'127.0.0.1:8080'", "['0.0.0.0:8080', '[::]:8080']")),
+        ("a byte order mark", format!("\u{feff}{LEAST}")),
+        ("lines as on Windows", LEAST.replace('\n', "\r\n")),
+        ("names in any script", LEAST.replace("'api'", "'größe 7?'")),
+        ("dotted keys", LEAST.replace("[global]", "global.workers = 1")),
+        ("whole numbers in any base", LEAST.replace("[global]", "[global]\nworkers = 0x10\nmax_connections = 1_000")),
+    ];
+    for (why, text) in cases {
+        assert_eq!(told(&text), [""; 0], "{why}");
+    }
+}
+
+#[test]
 fn every_key_is_read_or_refused() {
     let mut seen = 0;
     for section in SECTIONS {
         for key in section.keys {
             // The sections themselves are in LEAST as headers.
-            if std::ptr::eq(section, &TOP)
-                && matches!(key.takes, Takes::Table(_) | Takes::Tables(_))
-            {
+            if std::ptr::eq(section, &TOP) && matches!(key.takes, Takes::Table(_) | Takes::Tables(_)) {
                 continue;
             }
             // No key takes a date: whoever does not complain has not looked.
             let mut text = with(section, key.name, &format!("{} = 1979-05-27", key.name));
             if key.name == "backend" {
-                text = LEAST
-                    .split("[[pool.backend]]")
-                    .next()
-                    .expect("a part")
-                    .to_owned()
-                    + "backend = 1979-05-27\n";
+                text = LEAST.split("[[pool.backend]]").next().expect("a part").to_owned() + "backend = 1979-05-27\n";
             }
             let expected = match key.takes {
                 Takes::NotYet => format!("{}: is not supported yet; leave it out", key.name),
@@ -236,12 +234,7 @@ fn the_defaults_that_are_told_are_those_that_hold() {
                 continue;
             };
             let text = with(section, key.name, &format!("{} = {value}", key.name));
-            assert_eq!(
-                parse(&text, "t").ok().as_ref(),
-                Some(&usual),
-                "{} = {value}",
-                key.name
-            );
+            assert_eq!(parse(&text, "t").ok().as_ref(), Some(&usual), "{} = {value}", key.name);
             seen += 1;
         }
     }
@@ -257,17 +250,9 @@ fn the_ends_of_every_range_are_inside_it() {
             };
             let range = key.takes.range().expect("it has one");
             let (low, high) = range.split_once(" to ").expect("it has two ends");
-            let quote = if matches!(key.takes, Takes::Duration(_)) {
-                "\""
-            } else {
-                ""
-            };
+            let quote = if matches!(key.takes, Takes::Duration(_)) { "\"" } else { "" };
             for end in [low, high] {
-                let text = with(
-                    section,
-                    key.name,
-                    &format!("{} = {quote}{end}{quote}", key.name),
-                );
+                let text = with(section, key.name, &format!("{} = {quote}{end}{quote}", key.name));
                 assert_eq!(told(&text), [""; 0], "{} = {end}", key.name);
             }
         }
@@ -288,11 +273,7 @@ fn words_of_the_table_are_words_of_the_reader() {
             for word in *later {
                 let text = with(section, key.name, &format!("{} = '{word}'", key.name));
                 let told = told(&text).join("\n");
-                assert!(
-                    told.contains("is not supported yet"),
-                    "{} = {word}: {told}",
-                    key.name
-                );
+                assert!(told.contains("is not supported yet"), "{} = {word}: {told}", key.name);
             }
         }
     }
@@ -311,10 +292,7 @@ fn a_file_that_cannot_be_read_is_one_line() {
         (folder.join("absent.toml"), "; check the path"),
         (folder.clone(), "; name a file in it"),
         (binary, ": byte 7 is not UTF-8; save the file as UTF-8 text"),
-        (
-            large,
-            ": is larger than 16777216 bytes; is it the right file?",
-        ),
+        (large, ": is larger than 16777216 bytes; is it the right file?"),
     ];
     for (path, end) in cases {
         let told = load(&path).expect_err("it is no configuration").to_string();

@@ -21,11 +21,7 @@ pub(crate) fn root() -> &'static Path {
 
 fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command
-        .args(args)
-        .current_dir(root())
-        .env("L4LB", BINARY)
-        .stdin(Stdio::null());
+    command.args(args).current_dir(root()).env("L4LB", BINARY).stdin(Stdio::null());
     command
 }
 
@@ -40,11 +36,7 @@ pub(crate) fn shell(line: &str) -> (i32, String, String) {
 }
 
 fn finish(mut command: Command) -> (i32, String, String) {
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (id, (tell, told)) = (child.id(), mpsc::channel());
     thread::spawn(move || tell.send(child.wait_with_output()));
     let Ok(output) = told.recv_timeout(LIMIT) else {
@@ -53,27 +45,17 @@ fn finish(mut command: Command) -> (i32, String, String) {
     };
     let output = output.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap_or(-1),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
 fn signal(id: u32, name: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", name, &id.to_string()])
-        .status()
-        .unwrap();
+    let sent = Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap();
     assert!(sent.success(), "kill -s {name} {id}");
 }
 
 /// `NAME listening on ADDRESS`.
 pub(crate) fn address(line: &str) -> SocketAddr {
-    let address = line
-        .split_once(" listening on ")
-        .unwrap_or_else(|| panic!("no address in {line:?}"))
-        .1;
+    let address = line.split_once(" listening on ").unwrap_or_else(|| panic!("no address in {line:?}")).1;
     address.parse().unwrap()
 }
 
@@ -91,10 +73,7 @@ impl Running {
 
     /// Starts a script of scripts/.
     pub(crate) fn script(name: &str, args: &[&str]) -> Running {
-        Running::spawn(command(
-            root().join("scripts").join(name).to_str().unwrap(),
-            args,
-        ))
+        Running::spawn(command(root().join("scripts").join(name).to_str().unwrap(), args))
     }
 
     /// Starts l4lb and waits for the line that tells where it listens.
@@ -109,11 +88,7 @@ impl Running {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
-        thread::spawn(move || {
-            out.lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| tell.send(line))
-        });
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
         Running { child, lines }
     }
 
@@ -125,11 +100,7 @@ impl Running {
     /// Waits until nobody writes to its standard output any more.
     pub(crate) fn rest(&self) {
         let until = Instant::now() + LIMIT;
-        while self
-            .lines
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
-            .is_ok()
-        {}
+        while self.lines.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
         assert!(Instant::now() < until, "something still writes");
     }
 
@@ -158,9 +129,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             // Not KILL: a script ends what it has started.
-            let _ = Command::new("kill")
-                .args(["-s", "TERM", &self.child.id().to_string()])
-                .status();
+            let _ = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
             self.wait();
         }
     }

@@ -21,35 +21,21 @@ pub(super) struct Pass {
 
 impl Gate {
     pub(super) fn new(most: usize) -> Gate {
-        Gate {
-            inside: Arc::new(Inside {
-                count: Mutex::new(0),
-                left: Condvar::new(),
-            }),
-            most,
-        }
+        Gate { inside: Arc::new(Inside { count: Mutex::new(0), left: Condvar::new() }), most }
     }
 
     /// Waits for a place and takes it.
     pub(super) fn enter(&self) -> Pass {
         let count = self.inside.lock();
-        let mut count = self
-            .inside
-            .left
-            .wait_while(count, |count| *count >= self.most)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut count =
+            self.inside.left.wait_while(count, |count| *count >= self.most).unwrap_or_else(PoisonError::into_inner);
         *count += 1;
-        Pass {
-            inside: self.inside.clone(),
-        }
+        Pass { inside: self.inside.clone() }
     }
 
     /// Waits until somebody leaves, at most a second: what is short may also come back from elsewhere.
     pub(super) fn wait_for_leave(&self) {
-        let _ = self
-            .inside
-            .left
-            .wait_timeout(self.inside.lock(), Duration::from_secs(1));
+        let _ = self.inside.left.wait_timeout(self.inside.lock(), Duration::from_secs(1));
     }
 }
 
@@ -83,13 +69,9 @@ mod tests {
                 let _third = gate.enter();
                 tell.send(()).unwrap();
             });
-            assert!(
-                told.recv_timeout(Duration::from_millis(50)).is_err(),
-                "two are inside, and two is the most"
-            );
+            assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "two are inside, and two is the most");
             drop(first);
-            told.recv_timeout(Duration::from_secs(10))
-                .expect("one has left, so one may enter");
+            told.recv_timeout(Duration::from_secs(10)).expect("one has left, so one may enter");
         });
         assert_eq!(*gate.inside.lock(), 1, "the third has left again");
     }

@@ -39,8 +39,7 @@ enum End {
 /// (RFC 9112, section 9.6): end our side, then read what still comes, within bounds.
 fn linger(mut stream: &TcpStream) {
     let (silence, most) = LINGER;
-    if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(silence)).is_err()
-    {
+    if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(silence)).is_err() {
         return;
     }
     let since = Instant::now();
@@ -72,8 +71,7 @@ fn converse(from: impl Read, mut to: impl Write, settings: &Settings) -> io::Res
 fn next(incoming: &mut Incoming<impl Read>, to: &mut impl Write) -> Result<(Head, Vec<u8>), Stop> {
     let head = incoming.head()?;
     if head.expects_continue && head.body != Framing::Length(0) && !incoming.has_more() {
-        to.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-            .map_err(|_| Stop::Gone)?;
+        to.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| Stop::Gone)?;
     }
     let body = incoming.body(head.body)?;
     Ok((head, body))
@@ -116,20 +114,11 @@ fn answer(head: &Head, body: &[u8], settings: &Settings) -> Answer {
     let path = head.target.split('?').next().unwrap_or_default();
     match (path, head.method.as_str()) {
         (_, "CONNECT") => Answer::problem(501, "there is no tunnel here", settings),
-        ("/health", "GET" | "HEAD") => Answer::new(
-            200,
-            &Health {
-                status: "healthy",
-                id: &settings.id,
-            },
-        ),
-        ("/health", _) => Answer {
-            extra: "Allow: GET, HEAD\r\n",
-            ..Answer::problem(405, "/health knows GET and HEAD", settings)
-        },
-        _ if settings.faults.strike() => {
-            Answer::problem(500, "an error as asked for with --error-rate", settings)
+        ("/health", "GET" | "HEAD") => Answer::new(200, &Health { status: "healthy", id: &settings.id }),
+        ("/health", _) => {
+            Answer { extra: "Allow: GET, HEAD\r\n", ..Answer::problem(405, "/health knows GET and HEAD", settings) }
         }
+        _ if settings.faults.strike() => Answer::problem(500, "an error as asked for with --error-rate", settings),
         _ => Answer::new(
             200,
             &Echo {
@@ -164,21 +153,11 @@ impl Answer {
     fn new(status: u16, json: &impl Serialize) -> Answer {
         // Strings and numbers under string keys always have a JSON form.
         let json = serde_json::to_string(json).unwrap_or_default() + "\n";
-        Answer {
-            status,
-            extra: "",
-            json,
-        }
+        Answer { status, extra: "", json }
     }
 
     fn problem(status: u16, error: &str, settings: &Settings) -> Answer {
-        Answer::new(
-            status,
-            &Problem {
-                id: &settings.id,
-                error,
-            },
-        )
+        Answer::new(status, &Problem { id: &settings.id, error })
     }
 
     fn refusal(refusal: Refusal, settings: &Settings) -> Answer {
@@ -232,11 +211,7 @@ mod tests {
     /// What the backend "b1" sends when this comes, whole or byte by byte.
     fn talk(input: &str, share: f64) -> (String, End) {
         let once = |from: Pieces| {
-            let settings = Settings {
-                id: "b1".into(),
-                delay: Duration::ZERO,
-                faults: Faults::new(share),
-            };
+            let settings = Settings { id: "b1".into(), delay: Duration::ZERO, faults: Faults::new(share) };
             let mut output = Vec::new();
             let end = converse(from, &mut output, &settings).unwrap();
             (String::from_utf8(output).unwrap(), end)
@@ -250,28 +225,15 @@ mod tests {
     }
 
     fn statuses(output: &str) -> Vec<u16> {
-        output
-            .split("HTTP/1.1 ")
-            .filter_map(|answer| answer.get(..3)?.parse().ok())
-            .collect()
+        output.split("HTTP/1.1 ").filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
     }
 
     #[test]
     fn requests_get_their_answers_in_order() {
         let cases: &[(&str, &str, &[u16], End)] = &[
             ("nothing", "", &[], End::Left),
-            (
-                "one, and the connection stays",
-                "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-                &[200],
-                End::Left,
-            ),
-            (
-                "one that closes",
-                "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-                &[200],
-                End::Closed,
-            ),
+            ("one, and the connection stays", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", &[200], End::Left),
+            ("one that closes", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &[200], End::Closed),
             (
                 "pipelined, the last one closes",
                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /health HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n",
@@ -284,24 +246,9 @@ mod tests {
                 &[400],
                 End::Closed,
             ),
-            (
-                "health is only read",
-                "PUT /health HTTP/1.1\r\nHost: a\r\n\r\n",
-                &[405],
-                End::Left,
-            ),
-            (
-                "health with a query",
-                "GET /health?x HTTP/1.1\r\nHost: a\r\n\r\n",
-                &[200],
-                End::Left,
-            ),
-            (
-                "no tunnels",
-                "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
-                &[501],
-                End::Left,
-            ),
+            ("health is only read", "PUT /health HTTP/1.1\r\nHost: a\r\n\r\n", &[405], End::Left),
+            ("health with a query", "GET /health?x HTTP/1.1\r\nHost: a\r\n\r\n", &[200], End::Left),
+            ("no tunnels", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", &[501], End::Left),
             (
                 "a body that comes at once needs no asking",
                 "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\na",
@@ -317,24 +264,15 @@ mod tests {
         ];
         for (why, input, expected, end) in cases {
             let (output, ended) = talk(input, 0.0);
-            assert_eq!(
-                (statuses(&output).as_slice(), &ended),
-                (*expected, end),
-                "{why}: {output}"
-            );
+            assert_eq!((statuses(&output).as_slice(), &ended), (*expected, end), "{why}: {output}");
         }
     }
 
     #[test]
     fn a_client_that_waits_is_asked_for_the_body() {
-        let settings = Settings {
-            id: "b1".into(),
-            delay: Duration::ZERO,
-            faults: Faults::new(0.0),
-        };
+        let settings = Settings { id: "b1".into(), delay: Duration::ZERO, faults: Faults::new(0.0) };
         let mut output = Vec::new();
-        let head =
-            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
         converse(Pieces::of(&[head, "ab"]), &mut output, &settings).unwrap();
         assert_eq!(statuses(&String::from_utf8(output).unwrap()), [100, 200]);
     }
@@ -351,10 +289,7 @@ mod tests {
             "{\"id\":\"b1\",\"method\":\"POST\",\"path\":\"/a/b?c=d\",\"headers\":{\"Accept\":\"a\",\"Content-Length\":\"4\",\
              \"Host\":\"x\",\"X-One\":\"1, 2\"},\"body\":\"ö\\\"\\n\",\"body_length\":4}\n"
         );
-        assert!(
-            head.contains(&format!("Content-Length: {}", body.len())),
-            "{head}"
-        );
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
     }
 
     #[test]
@@ -362,25 +297,13 @@ mod tests {
         let (get, _) = talk("GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 0.0);
         let (head, _) = talk("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n", 0.0);
         let (fields, body) = get.split_once("\r\n\r\n").unwrap();
-        assert_eq!(
-            (head, body),
-            (
-                format!("{fields}\r\n\r\n"),
-                "{\"status\":\"healthy\",\"id\":\"b1\"}\n"
-            )
-        );
+        assert_eq!((head, body), (format!("{fields}\r\n\r\n"), "{\"status\":\"healthy\",\"id\":\"b1\"}\n"));
     }
 
     #[test]
     fn an_old_client_is_told_that_the_connection_stays() {
-        let (output, end) = talk(
-            "GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-            0.0,
-        );
-        assert!(
-            output.contains("\r\nConnection: keep-alive\r\n"),
-            "{output}"
-        );
+        let (output, end) = talk("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 0.0);
+        assert!(output.contains("\r\nConnection: keep-alive\r\n"), "{output}");
         assert_eq!(end, End::Left);
     }
 

@@ -59,10 +59,7 @@ impl Server {
     /// What the system says: the address is taken, not ours, not allowed, or the name does not resolve.
     pub(super) fn bind(host: &str, port: u16) -> io::Result<Server> {
         let listener = TcpListener::bind((super::without_brackets(host), port))?;
-        Ok(Server {
-            address: listener.local_addr()?,
-            listener,
-        })
+        Ok(Server { address: listener.local_addr()?, listener })
     }
 
     /// Where it listens, with the true port.
@@ -76,9 +73,7 @@ impl Server {
     /// When no thread can be started.
     pub(super) fn start(self, speaks: Speaks, settings: Settings) -> io::Result<()> {
         let settings = Arc::new(settings);
-        thread::Builder::new()
-            .name(settings.id.clone())
-            .spawn(move || accept(&self.listener, speaks, &settings))?;
+        thread::Builder::new().name(settings.id.clone()).spawn(move || accept(&self.listener, speaks, &settings))?;
         Ok(())
     }
 }
@@ -107,15 +102,8 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
         }
     };
     let address = server.address();
-    let id = args
-        .id
-        .clone()
-        .unwrap_or_else(|| format!("backend-{}", address.port()));
-    let settings = Settings {
-        id: id.clone(),
-        delay: args.delay,
-        faults: Faults::new(args.error_rate),
-    };
+    let id = args.id.clone().unwrap_or_else(|| format!("backend-{}", address.port()));
+    let settings = Settings { id: id.clone(), delay: args.delay, faults: Faults::new(args.error_rate) };
     if let Err(error) = server.start(speaks, settings) {
         return super::cannot_bind(address, &error);
     }
@@ -182,10 +170,7 @@ impl Faults {
     /// `share` is 0 to 1; it counts to the millionth.
     pub(super) fn new(share: f64) -> Faults {
         let millionths = (share.clamp(0.0, 1.0) * Self::WHOLE as f64).round() as u64;
-        Faults {
-            millionths,
-            asked: AtomicU64::new(0),
-        }
+        Faults { millionths, asked: AtomicU64::new(0) }
     }
 
     /// Whether this answer fails. Counts it.
@@ -210,11 +195,7 @@ mod tests {
         ];
         for (why, share, answers, failed) in cases {
             let faults = Faults::new(share);
-            assert_eq!(
-                (0..answers).filter(|_| faults.strike()).count(),
-                failed,
-                "{why}"
-            );
+            assert_eq!((0..answers).filter(|_| faults.strike()).count(), failed, "{why}");
         }
     }
 
@@ -222,9 +203,6 @@ mod tests {
     fn faults_are_evenly_spread() {
         let faults = Faults::new(0.25);
         let struck: Vec<bool> = (0..8).map(|_| faults.strike()).collect();
-        assert_eq!(
-            struck,
-            [false, false, false, true, false, false, false, true]
-        );
+        assert_eq!(struck, [false, false, false, true, false, false, false, true]);
     }
 }

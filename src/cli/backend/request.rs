@@ -75,10 +75,7 @@ pub(super) struct Incoming<R> {
 
 impl<R: Read> Incoming<R> {
     pub(super) fn new(from: R) -> Incoming<R> {
-        Incoming {
-            from,
-            held: Vec::new(),
-        }
+        Incoming { from, held: Vec::new() }
     }
 
     /// Whether bytes behind the last request have come already.
@@ -221,9 +218,7 @@ fn head_of(request: &httparse::Request<'_, '_>) -> Result<Head, Stop> {
             "transfer-encoding" if !is_1_1 => {
                 return refuse(400, "HTTP/1.0 knows no Transfer-Encoding");
             }
-            "transfer-encoding" if !chunked && value.eq_ignore_ascii_case("chunked") => {
-                chunked = true
-            }
+            "transfer-encoding" if !chunked && value.eq_ignore_ascii_case("chunked") => chunked = true,
             "transfer-encoding" => {
                 return refuse(501, "the only Transfer-Encoding spoken here is chunked");
             }
@@ -231,8 +226,7 @@ fn head_of(request: &httparse::Request<'_, '_>) -> Result<Head, Stop> {
                 // "close" wins over "keep-alive", wherever it stands (RFC 9112, section 9.3).
                 if tokens().any(|token| token.eq_ignore_ascii_case("close")) {
                     head.keep_alive = false;
-                } else if !is_1_1 && tokens().any(|token| token.eq_ignore_ascii_case("keep-alive"))
-                {
+                } else if !is_1_1 && tokens().any(|token| token.eq_ignore_ascii_case("keep-alive")) {
                     head.keep_alive = true;
                 }
             }
@@ -248,10 +242,7 @@ fn head_of(request: &httparse::Request<'_, '_>) -> Result<Head, Stop> {
     }
     head.body = match (length, chunked) {
         (Some(_), true) => {
-            return refuse(
-                400,
-                "a length and chunks: the end of the body is not certain",
-            );
+            return refuse(400, "a length and chunks: the end of the body is not certain");
         }
         (None, true) => Framing::Chunked,
         (None, false) => Framing::Length(0),
@@ -278,12 +269,7 @@ pub(super) mod tests {
 
     impl Pieces {
         pub(in super::super) fn of(pieces: &[&str]) -> Pieces {
-            Pieces(
-                pieces
-                    .iter()
-                    .map(|piece| piece.as_bytes().to_vec())
-                    .collect(),
-            )
+            Pieces(pieces.iter().map(|piece| piece.as_bytes().to_vec()).collect())
         }
 
         pub(in super::super) fn bytes(text: &str) -> Pieces {
@@ -322,114 +308,24 @@ pub(super) mod tests {
     fn bodies_end_where_rfc_9112_section_6_3_says() {
         let cases = [
             ("no length: no body", "", "", Ok("")),
-            (
-                "a length",
-                "Content-Length: 5\r\n",
-                "hellomore",
-                Ok("hello"),
-            ),
-            (
-                "leading zeros are decimal",
-                "Content-Length: 005\r\n",
-                "hello",
-                Ok("hello"),
-            ),
-            (
-                "the same length twice",
-                "Content-Length: 5\r\nContent-Length: 5\r\n",
-                "hello",
-                Ok("hello"),
-            ),
-            (
-                "two lengths: smuggling",
-                "Content-Length: 5\r\nContent-Length: 6\r\n",
-                "hello!",
-                Err(400),
-            ),
-            (
-                "a sign is no digit",
-                "Content-Length: +5\r\n",
-                "hello",
-                Err(400),
-            ),
-            (
-                "no digits at all",
-                "Content-Length: \r\n",
-                "hello",
-                Err(400),
-            ),
-            (
-                "one byte too many",
-                "Content-Length: 8388609\r\n",
-                "",
-                Err(413),
-            ),
-            (
-                "more than any number",
-                "Content-Length: 99999999999999999999999\r\n",
-                "",
-                Err(413),
-            ),
-            (
-                "chunks",
-                "Transfer-Encoding: chunked\r\n",
-                "2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\nmore",
-                Ok("hello"),
-            ),
-            (
-                "hex in capitals",
-                "Transfer-Encoding: Chunked\r\n",
-                "A\r\n0123456789\r\n0\r\n\r\n",
-                Ok("0123456789"),
-            ),
-            (
-                "trailers are read",
-                "Transfer-Encoding: chunked\r\n",
-                "1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\n",
-                Ok("a"),
-            ),
-            (
-                "no size",
-                "Transfer-Encoding: chunked\r\n",
-                "x\r\n",
-                Err(400),
-            ),
-            (
-                "longer than it says",
-                "Transfer-Encoding: chunked\r\n",
-                "1\r\nabc\r\n",
-                Err(400),
-            ),
-            (
-                "a chunk beyond the bound",
-                "Transfer-Encoding: chunked\r\n",
-                "800001\r\n",
-                Err(413),
-            ),
-            (
-                "chunks that wrap around",
-                "Transfer-Encoding: chunked\r\n",
-                "1\r\na\r\nffffffffffffffff\r\n",
-                Err(413),
-            ),
-            (
-                "both: smuggling",
-                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-                "",
-                Err(400),
-            ),
-            (
-                "an encoding that we do not speak",
-                "Transfer-Encoding: gzip, chunked\r\n",
-                "",
-                Err(501),
-            ),
-            (
-                "chunked twice",
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-                "",
-                Err(501),
-            ),
+            ("a length", "Content-Length: 5\r\n", "hellomore", Ok("hello")),
+            ("leading zeros are decimal", "Content-Length: 005\r\n", "hello", Ok("hello")),
+            ("the same length twice", "Content-Length: 5\r\nContent-Length: 5\r\n", "hello", Ok("hello")),
+            ("two lengths: smuggling", "Content-Length: 5\r\nContent-Length: 6\r\n", "hello!", Err(400)),
+            ("a sign is no digit", "Content-Length: +5\r\n", "hello", Err(400)),
+            ("no digits at all", "Content-Length: \r\n", "hello", Err(400)),
+            ("one byte too many", "Content-Length: 8388609\r\n", "", Err(413)),
+            ("more than any number", "Content-Length: 99999999999999999999999\r\n", "", Err(413)),
+            ("chunks", "Transfer-Encoding: chunked\r\n", "2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\nmore", Ok("hello")),
+            ("hex in capitals", "Transfer-Encoding: Chunked\r\n", "A\r\n0123456789\r\n0\r\n\r\n", Ok("0123456789")),
+            ("trailers are read", "Transfer-Encoding: chunked\r\n", "1\r\na\r\n0\r\nX: y\r\nZ: w\r\n\r\n", Ok("a")),
+            ("no size", "Transfer-Encoding: chunked\r\n", "x\r\n", Err(400)),
+            ("longer than it says", "Transfer-Encoding: chunked\r\n", "1\r\nabc\r\n", Err(400)),
+            ("a chunk beyond the bound", "Transfer-Encoding: chunked\r\n", "800001\r\n", Err(413)),
+            ("chunks that wrap around", "Transfer-Encoding: chunked\r\n", "1\r\na\r\nffffffffffffffff\r\n", Err(413)),
+            ("both: smuggling", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "", Err(400)),
+            ("an encoding that we do not speak", "Transfer-Encoding: gzip, chunked\r\n", "", Err(501)),
+            ("chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "", Err(501)),
         ];
         for (why, fields, body, expected) in cases {
             let got = match read(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")) {
@@ -445,43 +341,15 @@ pub(super) mod tests {
     fn heads_are_taken_or_refused() {
         let cases = [
             ("no host in 1.1", "GET / HTTP/1.1\r\n\r\n", Some(400)),
-            (
-                "two hosts",
-                "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-                Some(400),
-            ),
+            ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(400)),
             ("1.0 needs none", "GET / HTTP/1.0\r\n\r\n", None),
-            (
-                "an empty line before a request",
-                "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-                None,
-            ),
-            (
-                "an unknown method is echoed like any",
-                "BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
-                None,
-            ),
+            ("an empty line before a request", "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            ("an unknown method is echoed like any", "BREW / HTTP/1.1\r\nHost: a\r\n\r\n", None),
             ("not HTTP", "hello\r\n\r\n", Some(400)),
-            (
-                "a space before the colon",
-                "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-                Some(400),
-            ),
-            (
-                "chunks in 1.0",
-                "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
-                Some(400),
-            ),
-            (
-                "an expectation we cannot meet",
-                "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
-                Some(417),
-            ),
-            (
-                "HTTP/2 without asking",
-                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-                Some(505),
-            ),
+            ("a space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", Some(400)),
+            ("chunks in 1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Some(400)),
+            ("an expectation we cannot meet", "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", Some(417)),
+            ("HTTP/2 without asking", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(505)),
         ];
         for (why, text, expected) in cases {
             let got = match read(text) {
@@ -497,17 +365,11 @@ pub(super) mod tests {
     fn a_head_is_bounded() {
         let many = "X: y\r\n".repeat(MOST_HEADERS + 1);
         let large = format!("X: {}\r\n", "y".repeat(MOST_HEAD));
-        for (why, fields) in [
-            ("many headers", many),
-            ("large headers", large.clone()),
-            ("one endless line", large + "Z"),
-        ] {
-            let mut incoming = Incoming::new(Pieces::of(&[&format!(
-                "GET / HTTP/1.1\r\nHost: a\r\n{fields}"
-            )]));
-            let Err(Stop::Refused(refusal)) = incoming.head() else {
-                panic!("{why}: taken")
-            };
+        for (why, fields) in
+            [("many headers", many), ("large headers", large.clone()), ("one endless line", large + "Z")]
+        {
+            let mut incoming = Incoming::new(Pieces::of(&[&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}")]));
+            let Err(Stop::Refused(refusal)) = incoming.head() else { panic!("{why}: taken") };
             assert_eq!(refusal.status, 431, "{why}");
         }
     }
@@ -515,15 +377,10 @@ pub(super) mod tests {
     #[test]
     fn trailers_are_bounded() {
         let trailers = "X: y\r\n".repeat(MOST_HEAD / 6 + 2);
-        let text = format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}"
-        );
+        let text = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}");
         let mut incoming = Incoming::new(Pieces::of(&[&text]));
         let head = incoming.head().unwrap();
-        assert!(matches!(
-            incoming.body(head.body),
-            Err(Stop::Refused(Refusal { status: 431, .. }))
-        ));
+        assert!(matches!(incoming.body(head.body), Err(Stop::Refused(Refusal { status: 431, .. }))));
     }
 
     #[test]
@@ -531,25 +388,10 @@ pub(super) mod tests {
         let cases = [
             ("1.1 stays", "HTTP/1.1", "", true),
             ("1.1 with close", "HTTP/1.1", "Connection: close\r\n", false),
-            (
-                "in a list, in capitals",
-                "HTTP/1.1",
-                "Connection: foo, CLOSE\r\n",
-                false,
-            ),
+            ("in a list, in capitals", "HTTP/1.1", "Connection: foo, CLOSE\r\n", false),
             ("1.0 ends", "HTTP/1.0", "", false),
-            (
-                "1.0 that asks to stay",
-                "HTTP/1.0",
-                "Connection: Keep-Alive\r\n",
-                true,
-            ),
-            (
-                "both: it ends",
-                "HTTP/1.0",
-                "Connection: keep-alive, close\r\n",
-                false,
-            ),
+            ("1.0 that asks to stay", "HTTP/1.0", "Connection: Keep-Alive\r\n", true),
+            ("both: it ends", "HTTP/1.0", "Connection: keep-alive, close\r\n", false),
         ];
         for (why, version, fields, expected) in cases {
             let (head, _) = read(&format!("GET / {version}\r\nHost: a\r\n{fields}\r\n")).unwrap();
@@ -559,11 +401,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_end_of_input_is_no_request() {
-        for text in [
-            "",
-            "GET /",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell",
-        ] {
+        for text in ["", "GET /", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell"] {
             assert_eq!(read(text), Err(Stop::Gone), "{text:?}");
         }
     }

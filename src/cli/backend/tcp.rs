@@ -70,55 +70,15 @@ mod tests {
         let cases: &[(&str, &[&str], f64, &str, bool)] = &[
             ("nothing in, nothing out", &[], 0.0, "", true),
             ("one line", &["hello\n"], 0.0, "b1: hello\n", true),
-            (
-                "two lines in one read",
-                &["a\nb\n"],
-                0.0,
-                "b1: a\nb1: b\n",
-                true,
-            ),
-            (
-                "one line in three reads has one id",
-                &["a", "b", "c\n"],
-                0.0,
-                "b1: abc\n",
-                true,
-            ),
-            (
-                "what has no end yet comes back too",
-                &["a\nhalf"],
-                0.0,
-                "b1: a\nb1: half",
-                true,
-            ),
-            (
-                "an empty line is a line",
-                &["\n\n"],
-                0.0,
-                "b1: \nb1: \n",
-                true,
-            ),
-            (
-                "a carriage return is a byte like any other",
-                &["a\r\n"],
-                0.0,
-                "b1: a\r\n",
-                true,
-            ),
-            (
-                "every second line fails: the first is sent, then the cut",
-                &["a\nb\nc\n"],
-                0.5,
-                "b1: a\n",
-                false,
-            ),
+            ("two lines in one read", &["a\nb\n"], 0.0, "b1: a\nb1: b\n", true),
+            ("one line in three reads has one id", &["a", "b", "c\n"], 0.0, "b1: abc\n", true),
+            ("what has no end yet comes back too", &["a\nhalf"], 0.0, "b1: a\nb1: half", true),
+            ("an empty line is a line", &["\n\n"], 0.0, "b1: \nb1: \n", true),
+            ("a carriage return is a byte like any other", &["a\r\n"], 0.0, "b1: a\r\n", true),
+            ("every second line fails: the first is sent, then the cut", &["a\nb\nc\n"], 0.5, "b1: a\n", false),
         ];
         for (why, pieces, share, expected, ended_well) in cases {
-            let settings = Settings {
-                id: "b1".into(),
-                delay: Duration::ZERO,
-                faults: Faults::new(*share),
-            };
+            let settings = Settings { id: "b1".into(), delay: Duration::ZERO, faults: Faults::new(*share) };
             let mut output = Vec::new();
             let ended = echo(Pieces::of(pieces), &mut output, &settings);
             assert_eq!(

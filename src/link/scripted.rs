@@ -55,11 +55,7 @@ impl Stop {
     fn wait(&self) {
         let mut told = self.told.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !*told {
-            told = self
-                .told
-                .1
-                .wait(told)
-                .unwrap_or_else(PoisonError::into_inner);
+            told = self.told.1.wait(told).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -72,14 +68,9 @@ pub fn run(config: Config, options: Options) -> Exit {
     let mut bound = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         for bind in &listener.binds {
-            match TcpListener::bind(bind.to_string())
-                .and_then(|socket| Ok((socket.local_addr()?, socket)))
-            {
+            match TcpListener::bind(bind.to_string()).and_then(|socket| Ok((socket.local_addr()?, socket))) {
                 Ok((address, socket)) => {
-                    bound.push(Bound {
-                        listener: listener.name.clone(),
-                        address,
-                    });
+                    bound.push(Bound { listener: listener.name.clone(), address });
                     sockets.push((index, socket));
                 }
                 Err(error) => {
