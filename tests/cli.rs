@@ -217,6 +217,41 @@ fn the_tcp_backend_sends_everything_back_behind_its_name() {
     stream.flush().unwrap();
 }
 
+/// The backend under a limit of descriptors, as bash's `ulimit` sets it.
+fn limited(limit: &str) -> (Running, SocketAddr) {
+    let line = format!("ulimit {limit} && exec \"$L4LB\" backend --port 0 --protocol tcp --id b");
+    let running = Running::bash(&line);
+    let address = program::address(&running.line());
+    (running, address)
+}
+
+fn ask(mut stream: &TcpStream) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(program::LIMIT))?;
+    stream.write_all(b"a\n")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[test]
+fn a_soft_limit_of_descriptors_is_raised() {
+    let (_backend, address) = limited("-S -n 32");
+    let streams: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for stream in &streams {
+        assert_eq!(ask(stream).unwrap(), "b: a\n");
+    }
+}
+
+#[test]
+fn without_descriptors_clients_wait_for_others_to_leave() {
+    let (_backend, address) = limited("-n 32");
+    let mut streams: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(ask(&streams[0]).unwrap(), "b: a\n", "the first has a place");
+    let last = streams.pop().unwrap();
+    drop(streams);
+    assert_eq!(ask(&last).unwrap(), "b: a\n", "it is served once the others have left");
+}
+
 #[test]
 fn a_delay_is_kept_and_a_share_fails() {
     let (_http, address) = Running::listening(&["backend", "--port", "0", "--delay", "50ms", "--error-rate", "0.5"]);

@@ -76,6 +76,11 @@ impl Running {
         Running::spawn(command(root().join("scripts").join(name).to_str().unwrap(), args))
     }
 
+    /// Starts a line as if pasted into bash; L4LB in its environment is the binary.
+    pub(crate) fn bash(line: &str) -> Running {
+        Running::spawn(command("bash", &["-c", line]))
+    }
+
     /// Starts l4lb and waits for the line that tells where it listens.
     pub(crate) fn listening(args: &[&str]) -> (Running, SocketAddr) {
         let running = Running::start(args);
