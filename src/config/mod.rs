@@ -25,6 +25,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use address::{Address, AddressError};
+pub use duration::read as read_duration;
 pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 
 /// More than any configuration has, in bytes: ten thousand backends take one or two MiB.
