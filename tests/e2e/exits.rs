@@ -2,11 +2,10 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::process::Command;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::l4lb::{binary, run_to_end};
+use crate::support::l4lb::{command, run_to_end};
 use crate::support::ports::Refusing;
 use crate::support::{L4lb, Server, Setup, closed_without_data};
 
@@ -197,7 +196,7 @@ fn it_runs_from_flags_alone() {
     let server = Server::named("a");
     for _ in 0..5 {
         let port = crate::support::ports::free_port();
-        let mut command = Command::new(binary());
+        let mut command = command(&[]);
         command.args([
             "--host",
             "127.0.0.1",

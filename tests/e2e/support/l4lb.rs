@@ -110,22 +110,22 @@ impl Setup {
     }
 
     pub(crate) fn start(self) -> L4lb {
-        let mut command = command(&self.wrapper);
-        command.stdin(Stdio::null());
-        L4lb::start(command, &self.toml())
+        L4lb::start(command(&self.wrapper), &self.toml())
     }
 }
 
 /// The program, run by `wrapper` when there is one.
 pub(crate) fn command(wrapper: &[OsString]) -> Command {
-    match wrapper {
+    let mut command = match wrapper {
         [] => Command::new(binary()),
         [first, rest @ ..] => {
             let mut command = Command::new(first);
             command.args(rest).arg(binary());
             command
         }
-    }
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 /// What the process has written to standard error so far.
@@ -191,7 +191,7 @@ impl L4lb {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("lb.toml");
         std::fs::write(&file, toml).expect("the file can be written");
-        command.arg("-c").arg(&file).stdout(Stdio::null());
+        command.arg("-c").arg(&file);
         let expected = binds(toml);
         let complete = |told: &[(String, SocketAddr)]| {
             expected
@@ -206,8 +206,7 @@ impl L4lb {
     ///
     /// # Errors
     /// What the program said, when it ended instead.
-    pub(crate) fn start_with_flags(mut command: Command) -> Result<L4lb, String> {
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+    pub(crate) fn start_with_flags(command: Command) -> Result<L4lb, String> {
         Self::launch(command, None, |told| !told.is_empty())
     }
 
