@@ -1,5 +1,5 @@
 //! The program: arguments in, exit code out. Everything else is the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    l4lb::cli::main(std::env::args_os()).into()
 }

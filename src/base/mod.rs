@@ -1,1 +1,11 @@
-//! (being built)
+//! The ground everything stands on: names for numbers, time as ticks, and the containers a worker lives in.
+//!
+//! Knows: nothing of the rest. Must not touch: sockets, threads, configuration; no clock is read here except by
+//! [`time::Clock`], which is handed down.
+
+pub mod blocks;
+pub mod exit;
+pub mod ids;
+pub mod slab;
+pub mod time;
+pub mod wheel;

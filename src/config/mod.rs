@@ -2,10 +2,70 @@
 //!
 //! Knows: the format of the file. Must not touch: sockets, threads, the clock; names are not resolved here.
 //! Nobody checks again later: what is in a [`Config`] is in range and refers to things that exist.
+//!
+//! The way of a file: `syntax` makes a document of the text, past its errors; `reader` takes values out of it by the
+//! table in [`keys`]; `sections` says which; `check` compares them with each other and joins them. Read `parse` first.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod address;
+mod check;
+mod duration;
+mod error;
+pub mod keys;
+mod reader;
+mod sections;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use toml::de::DeTable;
+
+pub use address::{Address, AddressError};
+pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
+
+/// More than any configuration has, in bytes: ten thousand backends take one or two MiB.
+const LARGEST: u64 = 16 << 20;
+
+/// Reads and checks the file at `path`, which is also how errors name it.
+///
+/// # Errors
+/// One error when it cannot be read (or is no UTF-8, or larger than 16 MiB); else as [`parse`].
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    let name = path.display().to_string();
+    let file: Arc<str> = name.as_str().into();
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|open| open.take(LARGEST + 1).read_to_end(&mut bytes));
+    if let Err(why) = read {
+        return Err(ConfigError::Unreadable { file, why }.into());
+    }
+    if bytes.len() as u64 > LARGEST {
+        return Err(ConfigError::TooLarge { file, limit: LARGEST }.into());
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &name),
+        Err(error) => Err(ConfigError::NotText { file, at: error.valid_up_to() + 1 }.into()),
+    }
+}
+
+/// Reads and checks `text`; `name` is how errors name it. Depends on nothing else.
+///
+/// # Errors
+/// All that is wrong, in the order of the file. While a line is no TOML, nothing is said of what is missing: it may be
+/// on that line.
+pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
+    let lines = syntax::Lines::new(text);
+    let (readable, bad) = syntax::scan(text, &lines);
+    let (document, _) = DeTable::parse_recoverable(&readable);
+    let mut reader = reader::Reader::new(name, lines, bad);
+    let top = reader.open(&keys::TOP, document.get_ref(), 0, String::new());
+    let draft = sections::read(&mut reader, &top);
+    let config = check::join(&mut reader, draft);
+    reader.finish(config)
+}
 
 /// A whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,27 +206,4 @@ pub struct Backend {
     pub backup: bool,
     /// Takes no new work.
     pub disabled: bool,
-}
-
-/// An address as configured: an IP literal, or a name that is resolved at run time, off the data path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// `127.0.0.1:80`, `[::1]:80`.
-    Ip(SocketAddr),
-    /// `localhost:80`.
-    Name {
-        /// The name to resolve.
-        host: String,
-        /// The port behind it.
-        port: u16,
-    },
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Address::Ip(addr) => addr.fmt(f),
-            Address::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
 }

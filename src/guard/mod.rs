@@ -1,1 +1,91 @@
-//! (being built)
+//! Limits, and the permits they give.
+//!
+//! Knows: counts and bounds. Must not touch: sockets, the clock (a limit that needs the time is told it).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// At most so many at once.
+#[derive(Debug)]
+pub struct Cap {
+    limit: AtomicU32,
+    used: AtomicU32,
+}
+
+impl Cap {
+    /// A cap of `limit`; 0 means none.
+    pub fn new(limit: u32) -> Arc<Cap> {
+        Arc::new(Cap { limit: AtomicU32::new(limit), used: AtomicU32::new(0) })
+    }
+
+    /// Takes a place, by compare-and-swap from the value seen: never one too many. `None` when all are taken.
+    pub fn take(self: &Arc<Self>) -> Option<Permit> {
+        self.reserve().then(|| Permit(self.clone()))
+    }
+
+    /// As [`Cap::take`] for one who gives the place back by [`Cap::release`].
+    pub fn reserve(&self) -> bool {
+        let limit = match self.limit.load(Relaxed) {
+            0 => u32::MAX,
+            limit => limit,
+        };
+        self.used.fetch_update(Relaxed, Relaxed, |used| (used < limit).then(|| used + 1)).is_ok()
+    }
+
+    /// Gives back one place that [`Cap::reserve`] took.
+    pub fn release(&self) {
+        self.used.fetch_sub(1, Relaxed);
+    }
+
+    /// How many places are taken.
+    pub fn used(&self) -> u32 {
+        self.used.load(Relaxed)
+    }
+}
+
+/// A place under a [`Cap`]; given back on drop.
+#[derive(Debug)]
+pub struct Permit(Arc<Cap>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_holds_and_a_dropped_permit_goes_back() {
+        let cap = Cap::new(2);
+        let first = cap.take();
+        let second = cap.take();
+        assert!(first.is_some() && second.is_some());
+        assert!(cap.take().is_none(), "both are taken");
+        drop(first);
+        assert!(cap.take().is_some(), "one came back, and this one goes back at once");
+        assert_eq!(cap.used(), 1);
+        assert!((0..1000).all(|_| Cap::new(0).take().is_some()), "0 is no limit");
+    }
+
+    #[test]
+    fn threads_never_take_one_too_many() {
+        let cap = Cap::new(3);
+        let most = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        if let Some(_permit) = cap.take() {
+                            most.fetch_max(cap.used(), Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(most.load(Relaxed) <= 3);
+        assert_eq!(cap.used(), 0);
+    }
+}

@@ -1,1 +1,329 @@
-//! (being built)
+//! A socket as a byte stream, with the readiness that the poll told of it.
+//!
+//! Knows: how a stream tells that it is empty, full, over or broken, and when one may ask it again. Must not touch:
+//! routes, pools, timers, what the bytes mean.
+//! Read [`Link::recv`] first: it holds the rule that lets us leave out every call that would say "nothing there".
+
+pub mod plain;
+pub mod scripted;
+
+use crate::base::ids::{LinkId, SessionId};
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+
+/// What a link needs of a socket. Nothing here blocks.
+pub trait Stream {
+    /// As recv(2): bytes read, 0 at the end, or an error; `WouldBlock` when there is nothing yet.
+    fn recv(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    /// As writev(2): bytes taken, maybe fewer than given; `WouldBlock` when none.
+    fn send(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Sends the end after what was sent (shutdown(2), `SHUT_WR`).
+    fn shutdown(&mut self);
+    /// Bytes that were sent and that the peer has not acknowledged.
+    fn unsent(&self) -> usize;
+    /// From now on, closing cuts: the peer sees a reset, and what was not sent is dropped.
+    fn set_cut(&mut self);
+    /// Send small writes at once from now on (`TCP_NODELAY`).
+    fn set_nodelay(&mut self);
+    /// Why a connect failed (`SO_ERROR`); `None` when it did not.
+    fn failure(&mut self) -> Option<io::Error>;
+}
+
+/// Where streams come from, and who tells of their readiness: the network, or a script.
+pub trait Net {
+    /// Its streams.
+    type Stream: Stream;
+    /// Begins to connect. The stream is usable once it is told to be writable.
+    ///
+    /// # Errors
+    /// What could be said at once: see [`is_local`] for whose fault it is.
+    fn dial(&mut self, to: SocketAddr) -> io::Result<Self::Stream>;
+    /// Tells of the readiness of `stream` from now on, under the name of `link`.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says: out of memory or watches.
+    fn watch(&mut self, stream: &mut Self::Stream, link: LinkId) -> io::Result<()>;
+}
+
+/// True for a failed connect that says nothing about the backend: our own shortage of descriptors, ports or memory,
+/// or a kernel that forbids us to try.
+pub fn is_local(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EAGAIN
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EAFNOSUPPORT
+        )
+    )
+}
+
+/// Latched readiness: what the poll has told and nobody has used up yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready(u8);
+
+impl Ready {
+    /// Something to read.
+    pub const IN: Ready = Ready(1);
+    /// Room to write.
+    pub const OUT: Ready = Ready(2);
+    /// The peer has ended its side (or both are over: HUP).
+    pub const RDHUP: Ready = Ready(4);
+    /// An error waits.
+    pub const ERR: Ready = Ready(8);
+    /// Urgent data is or was there: a short read may have stopped at its mark.
+    pub const PRI: Ready = Ready(16);
+
+    /// Both.
+    pub const fn with(self, other: Ready) -> Ready {
+        Ready(self.0 | other.0)
+    }
+
+    /// Adds `other` when `yes`.
+    pub fn with_if(self, yes: bool, other: Ready) -> Ready {
+        if yes { self.with(other) } else { self }
+    }
+
+    /// True when any of `other` is held.
+    pub const fn any(self, other: Ready) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn clear(&mut self, other: Ready) {
+        self.0 &= !other.0;
+    }
+}
+
+/// Which end of a session a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Towards the client.
+    Client,
+    /// Towards the backend.
+    Backend,
+}
+
+/// What one read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing now; the poll will tell.
+    Empty,
+    /// The peer ended its side in good order; nothing more will come.
+    End,
+    /// The stream broke; nothing more will come, and nothing can be delivered.
+    Broken,
+}
+
+/// What one write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// So many bytes were taken. Fewer than given means full: the poll will tell.
+    Taken(usize),
+    /// The stream broke. What the peer had sent before may still be read.
+    Broken,
+}
+
+/// A stream in its worker: with the readiness latched for it, and its owner.
+pub struct Link<S> {
+    stream: S,
+    ready: Ready,
+    /// `recv` has told of the end.
+    ended: bool,
+    /// An error was seen. The kernel tells it once, to whichever call comes first; we remember.
+    broken: bool,
+    nodelay: Nodelay,
+    /// Whose it is.
+    pub session: SessionId,
+}
+
+/// Nagle's algorithm holds a small segment back only while an earlier small one is unacknowledged, so the first write
+/// never waits, and a connection that writes once saves the system call.
+#[derive(PartialEq)]
+enum Nodelay {
+    Set,
+    AtNextWrite,
+    AfterFirstWrite,
+}
+
+impl<S: Stream> Link<S> {
+    /// An accepted stream: writable as it is, and with the options of its listener.
+    pub fn accepted(stream: S, session: SessionId) -> Self {
+        Link { stream, ready: Ready::OUT, ended: false, broken: false, nodelay: Nodelay::Set, session }
+    }
+
+    /// A stream that is being connected: it waits to be told that it is writable.
+    pub fn dialled(stream: S, session: SessionId) -> Self {
+        Link {
+            stream,
+            ready: Ready::default(),
+            ended: false,
+            broken: false,
+            nodelay: Nodelay::AfterFirstWrite,
+            session,
+        }
+    }
+
+    /// Adds what the poll has told.
+    #[inline]
+    pub fn latch(&mut self, ready: Ready) {
+        self.ready = self.ready.with(ready);
+    }
+
+    /// The readiness held.
+    pub fn ready(&self) -> Ready {
+        self.ready
+    }
+
+    /// True when a read may give something: bytes, the end or an error.
+    #[inline]
+    pub fn readable(&self) -> bool {
+        !self.ended && (self.broken || self.ready.any(Ready::IN.with(Ready::RDHUP).with(Ready::ERR)))
+    }
+
+    /// True when a write may take something.
+    #[inline]
+    pub fn writable(&self) -> bool {
+        self.ready.any(Ready::OUT) && !self.broken
+    }
+
+    /// True once an error was seen on it, by whichever call.
+    pub fn broken(&self) -> bool {
+        self.broken
+    }
+
+    /// True once [`Link::recv`] has told of the end.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The stream itself, to register or unregister it.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Reads once, as much as `into` holds.
+    ///
+    /// With edge-triggered events a short read means that all is read, and the call that would say so is left out, unless
+    /// an end, an error or urgent data is latched: a FIN that came with the data gives no second edge, and a read stops
+    /// short at the urgent mark with data behind it (tcp(7)).
+    pub fn recv(&mut self, into: &mut [u8]) -> Read {
+        if self.ended {
+            return if self.broken { Read::Broken } else { Read::End };
+        }
+        loop {
+            return match self.stream.recv(into) {
+                Ok(0) => {
+                    self.ended = true;
+                    // An error that another call has taken away leaves a plain 0 behind. It is no clean end.
+                    self.broken |= self.ready.any(Ready::ERR);
+                    if self.broken { Read::Broken } else { Read::End }
+                }
+                Ok(n) => {
+                    if n < into.len() && !self.ready.any(Ready::RDHUP.with(Ready::ERR).with(Ready::PRI)) && !self.broken
+                    {
+                        self.ready.clear(Ready::IN);
+                    }
+                    Read::Bytes(n)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready.clear(Ready::IN.with(Ready::PRI));
+                    if self.broken {
+                        // A broken stream tells of no more edges.
+                        self.ended = true;
+                        return Read::Broken;
+                    }
+                    // Level bits that promised something which is not there: the next edge will tell again.
+                    self.ready.clear(Ready::RDHUP);
+                    Read::Empty
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    self.ended = true;
+                    self.broken = true;
+                    Read::Broken
+                }
+            };
+        }
+    }
+
+    /// Writes once, as much as the stream takes.
+    pub fn send(&mut self, bytes: &[IoSlice<'_>]) -> Write {
+        match self.nodelay {
+            Nodelay::Set => {}
+            Nodelay::AfterFirstWrite => self.nodelay = Nodelay::AtNextWrite,
+            Nodelay::AtNextWrite => {
+                self.stream.set_nodelay();
+                self.nodelay = Nodelay::Set;
+            }
+        }
+        let total: usize = bytes.iter().map(|slice| slice.len()).sum();
+        loop {
+            return match self.stream.send(bytes) {
+                Ok(n) => {
+                    if n < total {
+                        self.ready.clear(Ready::OUT);
+                    }
+                    Write::Taken(n)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready.clear(Ready::OUT);
+                    Write::Taken(0)
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    self.broken = true;
+                    Write::Broken
+                }
+            };
+        }
+    }
+
+    /// True when the peer is known to be gone for good. For a link that nobody reads or writes just now: one that was
+    /// read to its end, or one whose other side is not there yet.
+    pub fn notice_break(&mut self) -> bool {
+        self.broken |= self.ready.any(Ready::ERR);
+        self.broken
+    }
+
+    /// Treats the link as broken, since bytes for it were lost.
+    pub fn give_up(&mut self) {
+        self.broken = true;
+    }
+
+    /// Sends the end after what was sent.
+    pub fn shutdown(&mut self) {
+        self.stream.shutdown();
+    }
+
+    /// Bytes sent and not acknowledged.
+    pub fn unsent(&self) -> usize {
+        self.stream.unsent()
+    }
+
+    /// From now on closing cuts.
+    pub fn set_cut(&mut self) {
+        self.stream.set_cut();
+    }
+
+    /// How a connect ended, as far as it has: `None` while it goes on.
+    pub fn connected(&mut self) -> Option<io::Result<()>> {
+        if self.ready.any(Ready::ERR.with(Ready::RDHUP)) {
+            // A backend that accepts and closes at once is connected all the same: `failure` knows.
+            match self.stream.failure() {
+                Some(error) => return Some(Err(error)),
+                None if self.ready.any(Ready::ERR) => self.broken = true,
+                None => {}
+            }
+            return Some(Ok(()));
+        }
+        self.ready.any(Ready::OUT).then_some(Ok(()))
+    }
+}

@@ -1,1 +1,204 @@
-//! (being built)
+//! Moves bytes between two links, both ways, until both are done (half-close: RFC 9293, section 3.6.1).
+//!
+//! Knows: links and blocks. Must not touch: routes, pools, timers, counters.
+//! The caller decides when to give up; we tell how many bytes went each way and why we ended.
+//! Read [`Relay::turn`] first.
+//!
+//! A direction reads only while its sink has taken everything, so that it holds at most one scratch of bytes. A stream
+//! that broke is never turned into a clean end: the other side gets what was read before, and then a reset.
+
+use crate::base::blocks::{CHAIN_BYTES, Chain, Pool};
+use crate::link::{Link, Read, Side, Stream, Write};
+use std::io::IoSlice;
+
+/// Bytes read at once: what a chain can hold, since the sink may take none of them.
+pub const SCRATCH: usize = CHAIN_BYTES;
+/// Bytes each direction may move in one turn, so that a busy one starves neither the other nor another session.
+const BUDGET: usize = 4 * SCRATCH;
+
+/// One direction of a relay.
+#[derive(Default)]
+struct Direction {
+    pending: Chain,
+    flow: Flow,
+    moved: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum Flow {
+    /// The source may give more.
+    #[default]
+    Open,
+    /// The source ended in good order; what is pending must still be written, then the end.
+    Ending,
+    /// The source broke; what is pending must still be written, and no end is ever sent.
+    Breaking,
+    /// All was written, and the end was sent.
+    Ended,
+    /// The sink broke: nothing can be delivered, so nothing is read.
+    Cut,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing more can move now; the poll will tell.
+    Wait,
+    /// There is more to move, and others wait for their turn.
+    Again,
+    /// One side broke and all that came from it is written to `Side`: reset that once it has acknowledged everything.
+    Lame(Side),
+    /// Both sides ended in good order, and everything is written.
+    Done,
+    /// Both sides broke.
+    Broken,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Relay {
+    up: Direction,
+    down: Direction,
+}
+
+impl Relay {
+    /// Moves what can be moved, at most a budget of it each way.
+    pub fn turn<S: Stream>(
+        &mut self,
+        client: &mut Link<S>,
+        backend: &mut Link<S>,
+        scratch: &mut [u8],
+        pool: &mut Pool,
+    ) -> Turn {
+        let (mut up_budget, mut down_budget) = (BUDGET, BUDGET);
+        loop {
+            let up = self.up.pump(client, backend, scratch, pool, &mut up_budget);
+            let down = self.down.pump(backend, client, scratch, pool, &mut down_budget);
+            if up_budget == 0 || down_budget == 0 {
+                return Turn::Again;
+            }
+            // A break seen by one direction may be the other one's business, so look once more after any progress.
+            if !up && !down {
+                break;
+            }
+        }
+        match (client.broken(), backend.broken()) {
+            (true, true) => Turn::Broken,
+            (true, false) if self.up.is_written() => Turn::Lame(Side::Backend),
+            (false, true) if self.down.is_written() => Turn::Lame(Side::Client),
+            (false, false) if self.up.flow == Flow::Ended && self.down.flow == Flow::Ended => Turn::Done,
+            _ => Turn::Wait,
+        }
+    }
+
+    /// Bytes read from the client so far.
+    pub fn up(&self) -> u64 {
+        self.up.moved
+    }
+
+    /// Bytes read from the backend so far.
+    pub fn down(&self) -> u64 {
+        self.down.moved
+    }
+
+    /// True when the backend ended or broke before its client did, and without a byte: it closed without a response.
+    pub fn backend_left_silently(&self) -> bool {
+        self.down.moved == 0 && self.down.flow != Flow::Open && self.up.flow == Flow::Open
+    }
+
+    /// True while blocks are held.
+    pub fn holds_blocks(&self) -> bool {
+        !self.up.pending.is_empty() || !self.down.pending.is_empty()
+    }
+
+    /// Gives the blocks back.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        self.up.pending.clear(pool);
+        self.down.pending.clear(pool);
+    }
+}
+
+impl Direction {
+    /// True when nothing is left to write and nothing more will come.
+    fn is_written(&self) -> bool {
+        self.pending.is_empty() && matches!(self.flow, Flow::Breaking | Flow::Ended)
+    }
+
+    /// Moves what can be moved from `source` to `sink`. True when anything changed.
+    fn pump<S: Stream>(
+        &mut self,
+        source: &mut Link<S>,
+        sink: &mut Link<S>,
+        scratch: &mut [u8],
+        pool: &mut Pool,
+        budget: &mut usize,
+    ) -> bool {
+        if source.ended() && !source.broken() {
+            // Read to its end in good order, and reset afterwards: its own direction stays clean, the other is cut.
+            source.notice_break();
+        }
+        if self.flow == Flow::Cut {
+            return false;
+        }
+        let mut progress = false;
+        if !self.pending.is_empty() && !sink.broken() {
+            if !sink.writable() {
+                return false;
+            }
+            let (slices, used) = self.pending.slices();
+            match sink.send(&slices[..used]) {
+                Write::Taken(0) => return false,
+                Write::Taken(n) => {
+                    *budget = budget.saturating_sub(n);
+                    self.pending.consume(n, pool);
+                    progress = true;
+                    if !self.pending.is_empty() {
+                        return true;
+                    }
+                }
+                Write::Broken => {}
+            }
+        }
+        while self.flow == Flow::Open && !sink.broken() && source.readable() && *budget > 0 {
+            match source.recv(scratch) {
+                Read::Bytes(n) => {
+                    progress = true;
+                    self.moved += n as u64;
+                    *budget = budget.saturating_sub(n);
+                    self.deliver(&scratch[..n], sink, pool);
+                    if !self.pending.is_empty() {
+                        break;
+                    }
+                }
+                Read::Empty => break,
+                Read::End => self.flow = Flow::Ending,
+                Read::Broken => self.flow = Flow::Breaking,
+            }
+        }
+        if sink.broken() {
+            self.pending.clear(pool);
+            self.flow = Flow::Cut;
+            return true;
+        }
+        if self.flow == Flow::Ending && self.pending.is_empty() {
+            sink.shutdown();
+            self.flow = Flow::Ended;
+            progress = true;
+        }
+        progress
+    }
+
+    fn deliver<S: Stream>(&mut self, bytes: &[u8], sink: &mut Link<S>, pool: &mut Pool) {
+        let mut taken = 0;
+        if sink.writable() {
+            match sink.send(&[IoSlice::new(bytes)]) {
+                Write::Taken(n) => taken = n,
+                Write::Broken => return,
+            }
+        }
+        if self.pending.push(&bytes[taken..], pool).is_err() {
+            // Out of memory: these bytes are lost, so the stream must not seem whole.
+            sink.give_up();
+        }
+    }
+}

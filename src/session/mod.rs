@@ -1,1 +1,118 @@
-//! (being built)
+//! One client from its first byte to the account.
+//!
+//! Knows: links, pools, relaying. Must not touch: threads, the poll, how it is woken.
+//! Read [`Phase`] and [`step`] first.
+
+mod connect;
+mod tunnel;
+
+use crate::base::blocks::Pool as Blocks;
+use crate::base::ids::{LinkId, ListenerId, SessionId};
+use crate::base::slab::Slab;
+use crate::base::time::Tick;
+use crate::link::{Link, Net};
+use crate::shared::snapshot::Snapshot;
+use crate::stats::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use connect::Connect;
+pub use tunnel::Tunnel;
+
+/// Where a session waits. No lease without a backend, no tunnel without two links.
+pub enum Phase {
+    /// A backend is leased, and its socket is not yet writable.
+    Connect(Connect),
+    /// Bytes move both ways.
+    Tunnel(Tunnel),
+}
+
+/// What stays the same while a session lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    /// This session.
+    pub id: SessionId,
+    /// Its client's link.
+    pub client: LinkId,
+    /// Where the client comes from.
+    pub address: SocketAddr,
+    /// Where it arrived.
+    pub listener: ListenerId,
+    /// How long it may be silent.
+    pub idle_timeout: Duration,
+}
+
+/// What a step works with, lent by the worker.
+pub struct Context<'a, N: Net> {
+    /// The time of this turn.
+    pub now: Tick,
+    /// Where links come from.
+    pub net: &'a mut N,
+    /// All links of the worker.
+    pub links: &'a mut Slab<LinkId, Link<N::Stream>>,
+    /// Its blocks.
+    pub blocks: &'a mut Blocks,
+    /// Its scratch, [`crate::relay::SCRATCH`] bytes.
+    pub scratch: &'a mut [u8],
+    /// What is in force.
+    pub snapshot: &'a Snapshot,
+    /// What it counts in.
+    pub count: &'a Cell,
+}
+
+impl<N: Net> Context<'_, N> {
+    /// Closes a link in good order: what was sent still goes out.
+    fn close(&mut self, link: LinkId) {
+        self.links.remove(link);
+    }
+}
+
+/// What a phase came to.
+enum Turn {
+    /// On to this phase, at once.
+    Go(Phase),
+    /// It stays where it is, or the session is over.
+    Stop(Outcome),
+}
+
+/// What a step came to.
+pub enum Outcome {
+    /// Until one of its links is ready, or this tick.
+    Wait(Phase, Tick),
+    /// There is more to do, and others wait for their turn.
+    Again(Phase, Tick),
+    /// It is over. The links to backends are closed; the client's is for the worker to close.
+    Done(Close),
+}
+
+/// How the client's link is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// What was sent still goes out, and then the end.
+    Clean,
+    /// By a reset: the client must not take what it got for the whole.
+    Cut,
+}
+
+/// A client that just arrived: picks its backend and goes as far as it can.
+pub fn begin<N: Net>(who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+    let Some(listener) = cx.snapshot.listener(who.listener) else { return Outcome::Done(Close::Clean) };
+    match Connect::begin(listener.pool, who, cx) {
+        Turn::Go(phase) => step(phase, who, cx),
+        Turn::Stop(outcome) => outcome,
+    }
+}
+
+/// Runs `phase` until it must wait or is over. An extra call is harmless, so a stale wake-up is too.
+pub fn step<N: Net>(mut phase: Phase, who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+    loop {
+        let turn = match phase {
+            Phase::Connect(at) => at.turn(who, cx),
+            Phase::Tunnel(at) => Turn::Stop(at.turn(who, cx)),
+        };
+        match turn {
+            Turn::Go(next) => phase = next,
+            Turn::Stop(outcome) => return outcome,
+        }
+    }
+}

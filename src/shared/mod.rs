@@ -1,1 +1,8 @@
-//! (being built)
+//! What crosses threads, and nothing else: the snapshot, how it is published, the live state of backends, mail.
+//!
+//! Knows: pools, backends and what they can be picked by. Must not touch: sockets; it holds no thread and waits for none.
+
+pub mod backend;
+pub mod hub;
+pub mod mail;
+pub mod snapshot;

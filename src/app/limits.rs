@@ -1,0 +1,54 @@
+//! What the machine gives: cores, descriptors.
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+use std::thread::available_parallelism;
+
+/// Descriptors kept back for what is not a client: logs, wakers, names being resolved.
+const RESERVE: u64 = 32;
+
+/// As many descriptors as we may have without asking: the hard limit.
+pub(super) fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::warn!("the limit of {soft} file descriptors cannot be raised to {hard}: {error}");
+    }
+}
+
+/// How many workers: 0 means one a core.
+pub(super) fn workers(configured: usize) -> usize {
+    match configured {
+        0 => available_parallelism().map_or(1, usize::from),
+        some => some,
+    }
+}
+
+/// How many clients at once: each needs a descriptor, and one for its backend.
+pub(super) fn connections(configured: u32) -> u32 {
+    let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return configured };
+    let open = std::fs::read_dir("/proc/self/fd").map_or(16, |entries| entries.count() as u64);
+    let possible = u32::try_from(soft.saturating_sub(open + RESERVE) / 2).unwrap_or(u32::MAX).max(1);
+    if configured > possible {
+        log::warn!(
+            "global.max_connections = {configured} needs more than the {soft} file descriptors allowed; \
+             {possible} will be served at once (raise the limit: ulimit -n, LimitNOFILE=)"
+        );
+    }
+    match configured {
+        0 => possible,
+        some => some.min(possible),
+    }
+}
+
+/// Pins the calling thread to core `at`, counted round.
+pub(super) fn pin(at: usize) {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let mut set = CpuSet::new();
+    let pinned = set.set(at % cores).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        log::warn!("worker {at} cannot be pinned to core {}: {error}", at % cores);
+    }
+}

@@ -1,0 +1,285 @@
+//! Takes sockets from the store, starts threads, handles signals, joins.
+//!
+//! `app` alone knows every room; it decides nothing about a connection.
+
+mod limits;
+mod logging;
+mod store;
+
+use crate::base::exit::Exit;
+use crate::base::ids::WorkerId;
+use crate::base::time::Clock;
+use crate::config::Config;
+use crate::control::{Control, Plan};
+use crate::discovery::{Name, Resolver};
+use crate::guard::Cap;
+use crate::shared::hub::Hub;
+use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
+use crate::stats::Stats;
+use crate::worker::door::Door;
+use crate::worker::thread::{Common, Worker};
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use mio::net::TcpStream;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long the start waits for names to be resolved; the rest come later, by mail.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// How long workers may take to end once they were told to cut everything.
+const CUT: Duration = Duration::from_secs(5);
+
+/// Told where everything listens.
+pub type Ready = Box<dyn FnOnce(&[Bound]) + Send>;
+
+/// What the command line adds to a configuration.
+#[derive(Default)]
+pub struct Options {
+    /// Log at level debug, whatever the configuration says.
+    pub debug: bool,
+    /// Begins the same drain as SIGTERM, from inside the process.
+    pub stop: Option<Stop>,
+    /// Called once, when all listeners are bound and clients are served.
+    pub ready: Option<Ready>,
+}
+
+/// An address that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The listener's name.
+    pub listener: String,
+    /// The true address: port 0 has become the port that the system chose.
+    pub address: SocketAddr,
+}
+
+/// A handle that ends [`run`] as SIGTERM does.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    tell: Sender<()>,
+    told: Receiver<()>,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        let (tell, told) = bounded(1);
+        Stop { tell, told }
+    }
+}
+
+impl Stop {
+    /// A handle that nobody has used yet.
+    pub fn new() -> Stop {
+        Stop::default()
+    }
+
+    /// Begins the drain. Once is enough; again does nothing.
+    pub fn stop(&self) {
+        let _ = self.tell.try_send(());
+    }
+}
+
+/// Starts everything and serves until told to stop. Says on the log why it cannot start.
+pub fn run(config: Config, options: Options) -> Exit {
+    let log = match logging::start(&config.global, options.debug) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("l4lb: {error}");
+            return Exit::Config;
+        }
+    };
+    let exit = serve(config, options);
+    log.finish();
+    exit
+}
+
+fn serve(config: Config, options: Options) -> Exit {
+    limits::raise_descriptors();
+    // Before any thread, so that every thread leaves these signals to the one that waits for them.
+    let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::error!("signals cannot be handled: {error}");
+            return Exit::Config;
+        }
+    };
+    let workers = limits::workers(config.global.workers);
+    let sockets = match store::open(&config, workers) {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Bind;
+        }
+    };
+    let bound = sockets.bound.clone();
+    let running = match Running::start(config, sockets, workers) {
+        Ok(running) => running,
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            return Exit::Config;
+        }
+    };
+    for Bound { listener, address } in &bound {
+        log::info!("listener {listener} on {address}");
+    }
+    if let Some(ready) = options.ready {
+        ready(&bound);
+    }
+    running.until_told(options.stop.unwrap_or_default(), signals)
+}
+
+/// Everything that runs.
+struct Running {
+    posts: Vec<WorkerPost<TcpStream>>,
+    /// Told by each worker as its last act; a worker that ends untold is a bug.
+    ended: Receiver<WorkerId>,
+    workers: Vec<JoinHandle<()>>,
+    control: (Sender<ControlMail>, JoinHandle<()>),
+    stats: Arc<Stats>,
+    shutdown_timeout: Duration,
+    _resolver: Resolver,
+}
+
+impl Running {
+    fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
+        let clock = Clock::start();
+        let global = config.global.clone();
+        let connections = Cap::new(limits::connections(global.max_connections));
+        let (mail, mailbox) = control_box();
+        let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
+        let mut plan = Plan::new(config);
+        for (name, addresses) in first {
+            plan.resolved(name.host, name.port, addresses);
+        }
+        let first = plan.build();
+        let hub = Hub::new(first.clone(), workers);
+        let stats = Arc::new(Stats::new(workers));
+        let common = Common { hub: hub.clone(), stats: stats.clone(), clock, connections, spin: global.spin };
+        let mut built = Vec::new();
+        for (at, doors) in sockets.by_worker.into_iter().enumerate() {
+            let doors = doors.into_iter().filter_map(|(id, socket)| {
+                let listener = first.listener(id)?;
+                Some(Door::new(id, listener.name.clone(), socket, listener.connections.clone()))
+            });
+            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect())?);
+        }
+        let posts: Vec<_> = built.iter().map(Worker::post).collect();
+        let control = Control::new(plan, hub, posts.clone(), clock, mailbox);
+        let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
+        let (end, ended) = bounded(workers);
+        let mut threads = Vec::new();
+        for (at, worker) in built.into_iter().enumerate() {
+            let (end, posts, pin) = (Last(WorkerId(at as u16), end.clone()), posts.clone(), global.cpu_affinity);
+            let body = move || {
+                let _end = end;
+                if pin {
+                    limits::pin(at);
+                }
+                if let Err(error) = worker.run(posts) {
+                    log::error!("worker {at} ended: {error}");
+                }
+            };
+            threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
+        }
+        Ok(Running {
+            posts,
+            ended,
+            workers: threads,
+            control,
+            stats,
+            shutdown_timeout: global.shutdown_timeout,
+            _resolver: resolver,
+        })
+    }
+
+    fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
+        let (tell, told) = bounded(4);
+        let handle = signals.handle();
+        let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                if tell.send(signal).is_err() {
+                    break;
+                }
+            }
+        });
+        if let Err(error) = waiting {
+            log::error!("signals cannot be waited for: {error}");
+        }
+        let exit = loop {
+            select_biased! {
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) => break Exit::Done,
+                    Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
+                    Err(_) => break Exit::Done,
+                },
+                recv(stop.told) -> _ => break Exit::Done,
+                recv(self.ended) -> worker => {
+                    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
+                    break Exit::Config;
+                }
+            }
+        };
+        let exit = self.drain(exit, &told);
+        handle.close();
+        exit
+    }
+
+    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
+    fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
+        log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
+        for post in &self.posts {
+            post.order(WorkerMail::Drain);
+        }
+        let until = Instant::now() + self.shutdown_timeout;
+        let mut left = self.workers.iter().filter(|worker| !worker.is_finished()).count();
+        let mut cut_until = None;
+        while left > 0 {
+            select_biased! {
+                recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
+                    log::warn!("ended at once by a second signal");
+                    return Exit::Done;
+                },
+                recv(self.ended) -> _ => left -= 1,
+                default(cut_until.unwrap_or(until).saturating_duration_since(Instant::now())) => {
+                    if cut_until.is_some() {
+                        log::error!("a worker does not end; leaving it behind");
+                        return exit;
+                    }
+                    log::warn!("the drain has lasted for {:?}; cutting what is left", self.shutdown_timeout);
+                    cut_until = Some(Instant::now() + CUT);
+                    for post in &self.posts {
+                        post.order(WorkerMail::Cut);
+                    }
+                }
+            }
+        }
+        for worker in self.workers {
+            let _ = worker.join();
+        }
+        let (mail, control) = self.control;
+        let _ = mail.send(ControlMail::Stop);
+        let _ = control.join();
+        log::info!("served {}", self.stats.totals());
+        exit
+    }
+}
+
+/// Tells that a worker has ended, however it did.
+struct Last(WorkerId, Sender<WorkerId>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let _ = self.1.try_send(self.0);
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        SIGHUP => "SIGHUP (reload)",
+        SIGUSR1 => "SIGUSR1 (reopen logs)",
+        SIGUSR2 => "SIGUSR2 (upgrade)",
+        _ => "this signal",
+    }
+}

@@ -1,0 +1,82 @@
+//! A name for each number, so that two of them cannot be swapped.
+
+use crate::base::slab::Key;
+
+macro_rules! slab_key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct $name {
+            index: u32,
+            generation: u32,
+        }
+
+        impl Key for $name {
+            fn new(index: u32, generation: u32) -> Self {
+                $name { index, generation }
+            }
+            fn index(self) -> u32 {
+                self.index
+            }
+            fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+    };
+}
+
+slab_key! {
+    /// One link of one worker: its slab index, and which tenant of that slot it is.
+    /// A late event for a link that is gone finds nothing, never its successor.
+    LinkId
+}
+
+slab_key! {
+    /// One client's session in one worker.
+    SessionId
+}
+
+const _: () = assert!(usize::BITS == 64, "a poll token holds a whole LinkId");
+
+impl LinkId {
+    /// As a poll token: generation in the high 32 bits, index in the low ones. Generations start at 1,
+    /// so that tokens below 2^32 are free for what is not a link.
+    pub fn token(self) -> usize {
+        (self.generation as usize) << 32 | self.index as usize
+    }
+
+    /// The link a token names; `None` when the token never named one.
+    pub fn from_token(token: usize) -> Option<LinkId> {
+        let generation = (token >> 32) as u32;
+        (generation != 0).then_some(LinkId { index: token as u32, generation })
+    }
+}
+
+/// A listener of the configuration in force: its place in the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u16);
+
+/// A pool of the configuration in force: its place in the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub u16);
+
+/// A backend for as long as the process knows it, over every snapshot: the key of its live state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendSlot(pub u32);
+
+/// A worker thread, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_back_its_link_and_small_tokens_name_none() {
+        let link = LinkId::new(7, 9);
+        assert_eq!(LinkId::from_token(link.token()), Some(link));
+        assert_eq!(LinkId::from_token(0), None, "the waker");
+        assert_eq!(LinkId::from_token(u32::MAX as usize), None, "the last of the small tokens");
+    }
+}

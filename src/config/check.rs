@@ -1,0 +1,113 @@
+//! What is wrong only in company: names that clash or lead nowhere, addresses that are taken, loops.
+
+use std::collections::HashMap;
+
+use super::error::{Fault, Hint, Quoted};
+use super::reader::{Noted, Reader};
+use super::sections::{Draft, PoolDraft};
+use super::{Address, Config};
+
+/// Compares the parts of `draft` with each other, reports, and joins them.
+pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft) -> Config {
+    if draft.listeners.is_empty() && !r.partial() {
+        r.report(0, "listener", Fault::NoListener);
+    }
+    unique(r, draft.listeners.iter().filter_map(|l| l.name.as_ref()));
+    unique(r, draft.pools.iter().filter_map(|p| p.name.as_ref()));
+    draft.pools.iter().for_each(|pool| backends(r, pool));
+    bound_once(r, &draft);
+    no_loops(r, &draft);
+    pools_by_index(r, &mut draft);
+    Config {
+        global: draft.global,
+        listeners: draft.listeners.into_iter().map(|l| l.listener).collect(),
+        pools: draft.pools.into_iter().map(|p| p.pool).collect(),
+    }
+}
+
+fn unique<'a>(r: &mut Reader<'_>, names: impl Iterator<Item = &'a Noted<String>>) {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for name in names {
+        let first = *seen.entry(&name.value).or_insert(name.at);
+        if first != name.at {
+            let first = r.line(first);
+            r.report(name.at, name.place.clone(), Fault::Taken { found: Quoted::new(&name.value), first });
+        }
+    }
+}
+
+fn backends(r: &mut Reader<'_>, pool: &PoolDraft) {
+    let mut seen: HashMap<Address, usize> = HashMap::new();
+    let mut same = Vec::new();
+    for address in pool.backends.iter().filter_map(|b| b.address.as_ref()) {
+        let first = *seen.entry(address.value.canonical()).or_insert(address.at);
+        if first != address.at {
+            same.push(address.at);
+            let (found, first) = (address.value.to_string(), r.line(first));
+            r.report(address.at, address.place.clone(), Fault::SameBackend { found, first });
+        }
+    }
+    // An address that is there twice has been reported; that its id is then there twice too goes without saying.
+    let said = |id: &Noted<String>, named: bool| !named && same.contains(&id.at);
+    unique(r, pool.backends.iter().filter_map(|b| b.id.as_ref().filter(|id| !said(id, b.named))));
+}
+
+/// The binds by port: only those can have anything to do with each other.
+fn by_port(draft: &Draft) -> HashMap<u16, Vec<&Noted<Address>>> {
+    let mut ports: HashMap<u16, Vec<&Noted<Address>>> = HashMap::new();
+    for bind in draft.listeners.iter().flat_map(|l| &l.binds) {
+        ports.entry(bind.value.port()).or_default().push(bind);
+    }
+    ports
+}
+
+fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
+    for binds in by_port(draft).values() {
+        for (i, bind) in binds.iter().enumerate() {
+            if let Some(first) = binds[..i].iter().find(|first| first.value.clashes(&bind.value)) {
+                let other = format!("{} ({})", first.place, first.value);
+                let (found, first) = (bind.value.to_string(), r.line(first.at));
+                r.report(bind.at, bind.place.clone(), Fault::BoundTwice { found, other, first });
+            }
+        }
+    }
+}
+
+fn no_loops(r: &mut Reader<'_>, draft: &Draft) {
+    let ports = by_port(draft);
+    for address in draft.pools.iter().flat_map(|p| &p.backends).filter_map(|b| b.address.as_ref()) {
+        let binds = ports.get(&address.value.port()).map_or(&[][..], Vec::as_slice);
+        if let Some(bind) = binds.iter().find(|bind| address.value.reaches(&bind.value)) {
+            let other = format!("{} ({})", bind.place, bind.value);
+            let (found, first) = (address.value.to_string(), r.line(bind.at));
+            r.report(address.at, address.place.clone(), Fault::OwnListener { found, other, first });
+        }
+    }
+}
+
+fn pools_by_index(r: &mut Reader<'_>, draft: &mut Draft) {
+    let mut index: HashMap<&str, usize> = HashMap::new();
+    for (i, name) in draft.pools.iter().enumerate().filter_map(|(i, pool)| Some((i, pool.name.as_ref()?))) {
+        index.entry(&name.value).or_insert(i);
+    }
+    // A pool without a name is an error already; it may be the one that is meant.
+    let sure = !r.partial() && draft.pools.iter().all(|pool| pool.name.is_some());
+    for listener in &mut draft.listeners {
+        let Some(wanted) = &listener.pool else {
+            continue;
+        };
+        match index.get(wanted.value.as_str()) {
+            Some(i) => listener.listener.pool = *i,
+            None if sure => {
+                let known = draft.pools.iter().filter_map(|pool| Some(pool.name.as_ref()?.value.as_str()));
+                let hint = match Hint::new(&wanted.value, known) {
+                    Hint::OneOf(all) if all.is_empty() => Hint::AddPool(wanted.value.clone()),
+                    hint => hint,
+                };
+                let found = Quoted::new(&wanted.value);
+                r.report(wanted.at, wanted.place.clone(), Fault::UnknownPool { found, hint });
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! What can be wrong with a configuration, told so that it can be mended without our source.
+//!
+//! Each message is `what; fix`. Text from the file is quoted and escaped, so that an error is always one line.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::address::AddressError;
+use super::keys::{Section, Takes};
+
+/// A place in a configuration file. Displays as `file:line:column: key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The file as the caller named it.
+    pub file: Arc<str>,
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted from 1, in characters.
+    pub column: usize,
+    /// The dotted place with names where known, `pool.api.backend[1].weight`; elements are counted from 0.
+    pub key: String,
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.key)
+    }
+}
+
+/// One thing wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {why}; {}", unreadable_fix(why))]
+    Unreadable {
+        /// The file as the caller named it.
+        file: Arc<str>,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The file is no text.
+    #[error("{file}: byte {at} is not UTF-8; save the file as UTF-8 text")]
+    NotText {
+        /// The file as the caller named it.
+        file: Arc<str>,
+        /// The first such byte, counted from 1.
+        at: usize,
+    },
+    /// The file is larger than any configuration.
+    #[error("{file}: is larger than {limit} bytes; is it the right file?")]
+    TooLarge {
+        /// The file as the caller named it.
+        file: Arc<str>,
+        /// The largest size that is read, in bytes.
+        limit: u64,
+    },
+    /// Something at a place in the file.
+    #[error("{at}: {fault}")]
+    At {
+        /// Where.
+        at: Spot,
+        /// What.
+        fault: Fault,
+    },
+}
+
+fn unreadable_fix(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "let the user that runs l4lb read it",
+        io::ErrorKind::IsADirectory => "name a file in it",
+        _ => "check the path and the disk",
+    }
+}
+
+/// What is wrong at a place: `what; fix`.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// Not TOML.
+    #[error("{what}; {fix}")]
+    Syntax {
+        /// What the parser says.
+        what: String,
+        /// What to write instead.
+        fix: String,
+    },
+    /// A key that the contract does not have.
+    #[error("unknown key; {0}")]
+    UnknownKey(Hint),
+    /// A key or table of the contract that is not built yet.
+    #[error("is not supported yet; leave it out")]
+    NotYet,
+    /// A value of the contract that is not built yet.
+    #[error("{found} is not supported yet; write {}", one_of(now))]
+    NotYetValue {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// The values that are.
+        now: &'static [&'static str],
+    },
+    /// None of the words that may stand here.
+    #[error("there is no {found}; {hint}")]
+    UnknownValue {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What may stand here.
+        hint: Hint,
+    },
+    /// Another type of value.
+    #[error("is {found}; write {takes}")]
+    WrongType {
+        /// The type, with its article.
+        found: &'static str,
+        /// What may stand here.
+        takes: &'static Takes,
+    },
+    /// `[listener]` for `[[listener]]`.
+    #[error("is a single table; write [[{0}]], in double brackets")]
+    SingleTable(&'static str),
+    /// `[[global]]` for `[global]`.
+    #[error("is an array; write [{0}] once, in single brackets")]
+    ManyTables(&'static str),
+    /// Outside its range.
+    #[error("{found} is outside {range}; write a value inside it")]
+    OutOfRange {
+        /// The value as typed.
+        found: String,
+        /// `LOWEST to HIGHEST`.
+        range: String,
+    },
+    /// A time of zero where it would end everything at once.
+    #[error("{found} would end every connection at once, and there is no \"never\"; write a time from {range}")]
+    ZeroTime {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// `SHORTEST to LONGEST`.
+        range: String,
+    },
+    /// A duration without a unit.
+    #[error("{number} has no unit; add one: \"{number}s\" for seconds, \"{number}ms\" for milliseconds")]
+    NoUnit {
+        /// The number as typed.
+        number: String,
+    },
+    /// No duration.
+    #[error("{found} is no duration: {why}; write a number and one of us, ms, s, m, h, d, such as \"250ms\"")]
+    BadDuration {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key that must be there.
+    #[error("is missing; write {0}")]
+    Missing(&'static Takes),
+    /// An empty string or array.
+    #[error("is empty; write {0}")]
+    Empty(&'static Takes),
+    /// A character that may not stand in a name, an id or a path.
+    #[error("{found} contains {bad:?}; write it without")]
+    BadCharacter {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// The first such character.
+        bad: char,
+    },
+    /// Longer than the system takes.
+    #[error("{found} is longer than {limit} bytes; write a shorter one")]
+    TooLong {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// The longest that fits, in bytes.
+        limit: usize,
+    },
+    /// A word that means something else in the paths of the admin API.
+    #[error("{0} has a meaning of its own in the paths of the admin API; choose another")]
+    Reserved(Quoted),
+    /// No address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A name or id that must be unique.
+    #[error("{found} is taken in line {first}; choose another")]
+    Taken {
+        /// The name as typed, quoted.
+        found: Quoted,
+        /// The line of the first one.
+        first: usize,
+    },
+    /// Two backends of a pool at one address.
+    #[error(
+        "{found} is already a backend of this pool in line {first}; keep one of the two, with a weight if it should get more"
+    )]
+    SameBackend {
+        /// The address.
+        found: String,
+        /// The line of the first one.
+        first: usize,
+    },
+    /// Two binds that want one address.
+    #[error("{found} is taken by {other} in line {first}; change one of the two")]
+    BoundTwice {
+        /// The address.
+        found: String,
+        /// The key and the address that has it.
+        other: String,
+        /// The line of it.
+        first: usize,
+    },
+    /// A backend that is one of our listeners.
+    #[error(
+        "{found} is our own {other} in line {first}, so a connection would never arrive; write the address of a server"
+    )]
+    OwnListener {
+        /// The address.
+        found: String,
+        /// The key and the address of the listener.
+        other: String,
+        /// The line of it.
+        first: usize,
+    },
+    /// A pool that does not exist.
+    #[error("there is no pool {found}; {hint}")]
+    UnknownPool {
+        /// The name as typed, quoted.
+        found: Quoted,
+        /// The pools that exist.
+        hint: Hint,
+    },
+    /// Nothing to listen on.
+    #[error("there is none; add a [[listener]] with name, bind, protocol and pool")]
+    NoListener,
+    /// A format that is not ours.
+    #[error("this l4lb reads format 1, not {0}; write version = 1")]
+    Version(String),
+}
+
+/// What could have been meant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hint {
+    /// One known word is close.
+    Nearest(String),
+    /// The key exists in another section.
+    Elsewhere(&'static str),
+    /// None is close: all that are known, or none.
+    OneOf(Vec<String>),
+    /// No key of the section is close.
+    Keys(&'static Section),
+    /// There is no pool at all.
+    AddPool(String),
+}
+
+impl Hint {
+    /// The nearest of `known` to `found`, or all of them when none is near.
+    pub(super) fn new<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        // Distance is counted in edits: a word must share about two thirds of its letters to be worth proposing.
+        let near = known
+            .iter()
+            .map(|word| (strsim::osa_distance(found, word), *word))
+            .filter(|(distance, word)| *distance <= word.chars().count().max(5) / 3)
+            .min_by_key(|(distance, _)| *distance);
+        match near {
+            Some((_, word)) => Hint::Nearest(word.to_owned()),
+            None => Hint::OneOf(known.into_iter().map(str::to_owned).collect()),
+        }
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hint::Nearest(word) => write!(f, "did you mean {}?", Quoted::new(word)),
+            Hint::Elsewhere(section) => write!(f, "it belongs in {section}"),
+            Hint::AddPool(name) => write!(f, "add a [[pool]] with name = {}", Quoted::new(name)),
+            Hint::OneOf(words) if words.is_empty() => f.write_str("leave it out"),
+            Hint::OneOf(words) => write!(f, "write {}", one_of(words)),
+            Hint::Keys(section) => {
+                let now: Vec<&str> = section.now().map(|key| key.name).collect();
+                write!(f, "leave it out; the keys here are {}", now.join(", "))
+            }
+        }
+    }
+}
+
+/// `"a"`, or `one of "a", "b"`; a long list is cut.
+pub(super) fn one_of<S: AsRef<str>>(words: &[S]) -> String {
+    const SHOWN: usize = 40;
+    let mut quoted: Vec<String> = words.iter().take(SHOWN).map(|word| Quoted::new(word.as_ref()).to_string()).collect();
+    if words.len() > SHOWN {
+        quoted.push(format!("and {} more", words.len() - SHOWN));
+    }
+    match quoted.as_slice() {
+        [only] => only.clone(),
+        all => format!("one of {}", all.join(", ")),
+    }
+}
+
+/// Text of the file as it is shown: in quotes, control characters escaped, cut when it is long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted(String);
+
+impl Quoted {
+    const SHOWN: usize = 60;
+
+    pub(super) fn new(text: &str) -> Self {
+        if text.chars().count() <= Self::SHOWN {
+            return Quoted(format!("{text:?}"));
+        }
+        let start: String = text.chars().take(Self::SHOWN).collect();
+        Quoted(format!("{start:?}..."))
+    }
+}
+
+impl fmt::Display for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// All that is wrong with a configuration, in the order of the file; never empty. Displays one error a line,
+/// without a newline at the end.
+#[derive(Debug)]
+pub struct Errors(Vec<ConfigError>);
+
+impl Errors {
+    pub(super) fn new(errors: Vec<ConfigError>) -> Self {
+        debug_assert!(!errors.is_empty(), "no error is no Errors");
+        Errors(errors)
+    }
+
+    /// The errors in the order of the file.
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl From<ConfigError> for Errors {
+    fn from(error: ConfigError) -> Self {
+        Errors(vec![error])
+    }
+}
+
+impl<'a> IntoIterator for &'a Errors {
+    type Item = &'a ConfigError;
+    type IntoIter = std::slice::Iter<'a, ConfigError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}

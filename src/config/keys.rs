@@ -1,0 +1,299 @@
+//! The keys of the format, section by section: what each takes now, and which are to come.
+//!
+//! Said once: the reader takes its ranges, hints and refusals from here, and a test holds the manual page against it.
+//! A key becomes supported by changing `later("name")` to a line with what it takes, and by reading it in `sections`.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::one_of;
+
+/// A table of the file and the keys that it may hold.
+#[derive(Debug, PartialEq)]
+pub struct Section {
+    /// As written in a file: `[[pool.backend]]`; the top level has a name of its own.
+    pub title: &'static str,
+    /// In the order of the manual.
+    pub keys: &'static [Key],
+}
+
+/// A key of a [`Section`].
+#[derive(Debug, PartialEq)]
+pub struct Key {
+    /// As typed.
+    pub name: &'static str,
+    /// What may stand behind the `=`.
+    pub takes: Takes,
+    /// What holds when the key is left out.
+    pub default: Preset,
+}
+
+/// What holds when a key is left out.
+#[derive(Debug, PartialEq)]
+pub enum Preset {
+    /// It cannot be left out.
+    Required,
+    /// This value, as it would be typed.
+    Value(&'static str),
+    /// No value of the key; what happens instead, in words.
+    Words(&'static str),
+}
+
+/// What a key takes. Displays as words that fit behind "write".
+#[derive(Debug, PartialEq)]
+pub enum Takes {
+    /// Known, not built yet: refused.
+    NotYet,
+    /// The version of the format.
+    Version,
+    /// A whole number.
+    Integer(RangeInclusive<i64>),
+    /// `true` or `false`.
+    Boolean,
+    /// A time with a unit.
+    Duration(RangeInclusive<Duration>),
+    /// One word of a list.
+    OneOf {
+        /// Those that work.
+        now: &'static [&'static str],
+        /// Those that are known and refused.
+        later: &'static [&'static str],
+    },
+    /// A name that we may repeat in a URL, a log or a metric.
+    Name,
+    /// The name of a `[[pool]]`.
+    Pool,
+    /// The path of a file.
+    Path,
+    /// A TCP congestion control algorithm (tcp(7), `TCP_CONGESTION`).
+    CongestionControl,
+    /// Where to listen: an address or an array of them.
+    Binds,
+    /// Where a backend is.
+    Address,
+    /// A table.
+    Table(&'static Section),
+    /// An array of tables.
+    Tables(&'static Section),
+}
+
+impl Takes {
+    /// `LOWEST to HIGHEST`, for what has a range.
+    pub fn range(&self) -> Option<String> {
+        match self {
+            Takes::Integer(range) => Some(format!("{} to {}", range.start(), range.end())),
+            Takes::Duration(range) => Some(format!("{} to {}", short(*range.start()), short(*range.end()))),
+            _ => None,
+        }
+    }
+}
+
+/// A duration in the largest unit up to days that needs no fraction; `0s` for none.
+fn short(time: Duration) -> String {
+    let nanos = time.as_nanos();
+    let units = [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)];
+    let small = [("ms", 1_000_000), ("us", 1000), ("ns", 1)];
+    match units.iter().chain(&small).find(|(_, size)| nanos > 0 && nanos.is_multiple_of(*size)) {
+        Some((unit, size)) => format!("{}{unit}", nanos / size),
+        None => "0s".to_owned(),
+    }
+}
+
+impl fmt::Display for Takes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Takes::NotYet => f.write_str("nothing yet"),
+            Takes::Version => f.write_str("1"),
+            Takes::Integer(_) => write!(f, "a number from {}", self.range().unwrap_or_default()),
+            Takes::Boolean => f.write_str("true or false"),
+            Takes::Duration(_) => write!(f, "a duration in quotes from {}", self.range().unwrap_or_default()),
+            Takes::OneOf { now, .. } => f.write_str(&one_of(now)),
+            Takes::Name => f.write_str("a name in quotes"),
+            Takes::Pool => f.write_str("the name of a [[pool]] in quotes"),
+            Takes::Path => f.write_str("a path in quotes"),
+            Takes::CongestionControl => f.write_str("an algorithm in quotes, such as \"cubic\""),
+            Takes::Binds => f.write_str("an address such as \"0.0.0.0:8080\", or an array of them"),
+            Takes::Address => f.write_str("an address such as \"127.0.0.1:8001\""),
+            Takes::Table(_) => f.write_str("a table"),
+            Takes::Tables(section) => write!(f, "{} tables", section.title),
+        }
+    }
+}
+
+impl Key {
+    /// What the key takes and what holds without it, in a line; the manual has it word for word.
+    pub fn told(&self) -> String {
+        match self.default {
+            Preset::Required => format!("{}; required", self.takes),
+            Preset::Value(value) => format!("{}; default {value}", self.takes),
+            Preset::Words(words) => format!("{}; otherwise {words}", self.takes),
+        }
+    }
+}
+
+impl Section {
+    /// The key called `name`, supported or not.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// The keys that are supported.
+    pub fn now(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().filter(|key| key.takes != Takes::NotYet)
+    }
+}
+
+/// Ten years: long enough for anybody, and far from the ends of any clock's arithmetic.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+/// The tick of the timers: nothing shorter can be kept.
+const TICK: Duration = Duration::from_millis(1);
+/// A longer spin is no trade of CPU for latency any more, it is a busy machine.
+const LONGEST_SPIN: Duration = Duration::from_secs(1);
+
+const fn key(name: &'static str, takes: Takes, default: &'static str) -> Key {
+    Key { name, takes, default: Preset::Value(default) }
+}
+
+const fn required(name: &'static str, takes: Takes) -> Key {
+    Key { name, takes, default: Preset::Required }
+}
+
+const fn otherwise(name: &'static str, takes: Takes, words: &'static str) -> Key {
+    Key { name, takes, default: Preset::Words(words) }
+}
+
+const fn later(name: &'static str) -> Key {
+    Key { name, takes: Takes::NotYet, default: Preset::Words("off") }
+}
+
+const COUNT: Takes = Takes::Integer(0..=u32::MAX as i64);
+
+/// The top of the file. Every other section hangs from it.
+pub static TOP: Section = Section {
+    title: "Top level",
+    keys: &[
+        key("version", Takes::Version, "1"),
+        otherwise("global", Takes::Table(&GLOBAL), "every default holds"),
+        later("admin"),
+        otherwise("listener", Takes::Tables(&LISTENER), "there is nothing to do, an error"),
+        otherwise("pool", Takes::Tables(&POOL), "none"),
+    ],
+};
+
+static GLOBAL: Section = Section {
+    title: "[global]",
+    keys: &[
+        key("workers", Takes::Integer(0..=1024), "0"),
+        key("log_level", Takes::OneOf { now: &["error", "warn", "info", "debug", "trace"], later: &[] }, "\"info\""),
+        otherwise("log_file", Takes::Path, "standard error"),
+        later("access_log"),
+        later("access_log_format"),
+        key("max_connections", COUNT, "0"),
+        key("shutdown_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"30s\""),
+        later("shutdown_delay"),
+        later("user"),
+        later("group"),
+        key("cpu_affinity", Takes::Boolean, "false"),
+        key("spin", Takes::Duration(Duration::ZERO..=LONGEST_SPIN), "\"0us\""),
+    ],
+};
+
+static LISTENER: Section = Section {
+    title: "[[listener]]",
+    keys: &[
+        required("name", Takes::Name),
+        required("bind", Takes::Binds),
+        required("protocol", Takes::OneOf { now: &["tcp"], later: &["http", "udp"] }),
+        required("pool", Takes::Pool),
+        later("admin"),
+        key("idle_timeout", Takes::Duration(TICK..=LONGEST), "\"10m\""),
+        later("header_timeout"),
+        later("body_timeout"),
+        later("request_timeout"),
+        later("tunnel_timeout"),
+        key("max_connections", COUNT, "0"),
+        later("max_per_client"),
+        later("max_header_size"),
+        later("max_body_size"),
+        later("accept_proxy"),
+        later("trusted_proxies"),
+        later("rate_limit"),
+        otherwise("congestion_control", Takes::CongestionControl, "the system's"),
+        key("defer_accept", Takes::Boolean, "false"),
+        key("tcp_fastopen", Takes::Boolean, "false"),
+        later("steer_cpu"),
+        later("route"),
+    ],
+};
+
+static POOL: Section = Section {
+    title: "[[pool]]",
+    keys: &[
+        required("name", Takes::Name),
+        key(
+            "algorithm",
+            Takes::OneOf {
+                now: &["round_robin", "weighted_round_robin"],
+                later: &["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"],
+            },
+            "\"round_robin\"",
+        ),
+        later("hash_key"),
+        later("hash_balance"),
+        key("connect_timeout", Takes::Duration(TICK..=LONGEST), "\"2s\""),
+        later("response_timeout"),
+        key("retries", Takes::Integer(0..=100), "1"),
+        later("retry_budget"),
+        later("queue"),
+        later("queue_timeout"),
+        later("keepalive"),
+        later("keepalive_timeout"),
+        later("send_proxy"),
+        later("slow_start"),
+        later("panic_threshold"),
+        later("tcp_on_down"),
+        later("drain_timeout"),
+        later("udp_responses"),
+        later("udp_requests"),
+        later("udp_on_down"),
+        later("source"),
+        later("affinity"),
+        otherwise("health_check", Takes::Table(&HEALTH_CHECK), "none"),
+        later("circuit_breaker"),
+        later("rate_limit"),
+        otherwise("backend", Takes::Tables(&BACKEND), "none"),
+    ],
+};
+
+static HEALTH_CHECK: Section = Section {
+    title: "health_check",
+    keys: &[
+        required("kind", Takes::OneOf { now: &["none"], later: &["http", "tcp", "udp"] }),
+        later("path"),
+        later("host"),
+        later("interval"),
+        later("timeout"),
+        later("rise"),
+        later("fall"),
+        later("expect_status"),
+        later("send"),
+        later("expect"),
+        later("initial"),
+    ],
+};
+
+static BACKEND: Section = Section {
+    title: "[[pool.backend]]",
+    keys: &[
+        otherwise("id", Takes::Name, "the address as typed"),
+        required("address", Takes::Address),
+        key("weight", Takes::Integer(0..=256), "1"),
+        key("max_connections", COUNT, "0"),
+        key("backup", Takes::Boolean, "false"),
+        key("disabled", Takes::Boolean, "false"),
+    ],
+};
+
+/// Every section, in the order of the manual.
+pub static SECTIONS: [&Section; 6] = [&TOP, &GLOBAL, &LISTENER, &POOL, &HEALTH_CHECK, &BACKEND];

@@ -1,0 +1,152 @@
+//! The document section by section: tables in, the parts of a `Config` out, still with the places that the checks
+//! across sections need.
+
+use super::error::{Fault, Quoted};
+use super::reader::{Noted, Open, Reader};
+use super::{Address, Algorithm, Backend, Global, Listener, Pool, Protocol, SocketOptions};
+
+/// What was read, before anything is compared with anything else.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) global: Global,
+    pub(super) listeners: Vec<ListenerDraft>,
+    pub(super) pools: Vec<PoolDraft>,
+}
+
+/// A listener whose pool is still a name.
+pub(super) struct ListenerDraft {
+    pub(super) listener: Listener,
+    pub(super) name: Option<Noted<String>>,
+    pub(super) binds: Vec<Noted<Address>>,
+    pub(super) pool: Option<Noted<String>>,
+}
+
+/// A pool whose backends are not compared yet.
+pub(super) struct PoolDraft {
+    pub(super) pool: Pool,
+    pub(super) name: Option<Noted<String>>,
+    pub(super) backends: Vec<BackendDraft>,
+}
+
+/// A backend as far as it could be read.
+pub(super) struct BackendDraft {
+    pub(super) address: Option<Noted<Address>>,
+    /// The id, or the address as typed.
+    pub(super) id: Option<Noted<String>>,
+    /// Whether the id was given.
+    pub(super) named: bool,
+}
+
+/// Reads everything below the top of the file.
+pub(super) fn read(r: &mut Reader<'_>, top: &Open<'_>) -> Draft {
+    r.version(top, "version");
+    let mut draft = Draft::default();
+    if let Some(table) = r.table(top, "global") {
+        draft.global = global(r, &table);
+    }
+    for table in r.tables(top, "listener", "name") {
+        draft.listeners.push(listener(r, &table));
+    }
+    for table in r.tables(top, "pool", "name") {
+        draft.pools.push(pool(r, &table));
+    }
+    draft
+}
+
+fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
+    let usual = Global::default();
+    Global {
+        workers: r.integer(t, "workers").unwrap_or(usual.workers),
+        log_level: r.choice(t, "log_level").and_then(|word| word.parse().ok()).unwrap_or(usual.log_level),
+        log_file: r.text(t, "log_file").map(|path| path.value.into()),
+        max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
+        shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
+        cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
+        spin: r.duration(t, "spin").unwrap_or(usual.spin),
+    }
+}
+
+fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
+    let name = r.name(t, "name");
+    let binds = r.binds(t, "bind");
+    let protocol = match r.choice(t, "protocol") {
+        Some("tcp") | None => Protocol::Tcp,
+        Some(other) => unreachable!("{other} is in the table of keys, but not read"),
+    };
+    let pool = r.text(t, "pool");
+    let listener = Listener {
+        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
+        binds: binds.iter().map(|bind| bind.value.clone()).collect(),
+        protocol,
+        pool: usize::MAX, // set when the pools are known
+        idle_timeout: r.duration(t, "idle_timeout").unwrap_or(Listener::TCP_IDLE),
+        max_connections: r.integer(t, "max_connections").unwrap_or(0),
+        socket: SocketOptions {
+            congestion_control: congestion_control(r, t),
+            defer_accept: r.boolean(t, "defer_accept").unwrap_or(false),
+            tcp_fastopen: r.boolean(t, "tcp_fastopen").unwrap_or(false),
+        },
+    };
+    ListenerDraft { listener, name, binds, pool }
+}
+
+/// A name that the kernel could know; whether it does is found when it is set.
+fn congestion_control(r: &mut Reader<'_>, t: &Open<'_>) -> Option<String> {
+    const LONGEST: usize = 15; // TCP_CA_NAME_MAX less the zero at its end (linux/net/tcp.h)
+    let name = r.text(t, "congestion_control")?;
+    let found = Quoted::new(&name.value);
+    if name.value.len() > LONGEST {
+        r.report(name.at, name.place, Fault::TooLong { found, limit: LONGEST });
+    } else if let Some(bad) =
+        name.value.chars().find(|c| !c.is_control() && !c.is_ascii_alphanumeric() && !"_-".contains(*c))
+    {
+        r.report(name.at, name.place, Fault::BadCharacter { found, bad });
+    }
+    Some(name.value)
+}
+
+fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
+    let name = r.name(t, "name");
+    let mut pool = Pool::new(name.as_ref().map(|name| name.value.clone()).unwrap_or_default());
+    match r.choice(t, "algorithm") {
+        Some("round_robin") => pool.algorithm = Algorithm::RoundRobin,
+        Some("weighted_round_robin") => pool.algorithm = Algorithm::WeightedRoundRobin,
+        Some(other) => unreachable!("{other} is in the table of keys, but not read"),
+        None => {}
+    }
+    pool.connect_timeout = r.duration(t, "connect_timeout").unwrap_or(pool.connect_timeout);
+    pool.retries = r.integer(t, "retries").unwrap_or(pool.retries);
+    if let Some(check) = r.table(t, "health_check") {
+        let _ = r.choice(&check, "kind"); // "none" is the only kind, and what happens anyway
+    }
+    let mut backends = Vec::new();
+    for table in r.tables(t, "backend", "id") {
+        let (backend, draft) = self::backend(r, &table);
+        pool.backends.push(backend);
+        backends.push(draft);
+    }
+    PoolDraft { pool, name, backends }
+}
+
+fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {
+    let given = r.name(t, "id");
+    if let Some(id) = given.as_ref().filter(|id| id.value == "add" || id.value == "register") {
+        r.report(id.at, id.place.clone(), Fault::Reserved(Quoted::new(&id.value)));
+    }
+    let (address, typed) = r.backend_address(t, "address").unzip();
+    let named = given.is_some();
+    let id = given.or_else(|| {
+        let address = address.as_ref()?;
+        Some(Noted { value: typed?, at: address.at, place: address.place.clone() })
+    });
+    let backend = Backend {
+        id: id.as_ref().map(|id| id.value.clone()).unwrap_or_default(),
+        // Any other address does where none could be read: then there is an error, and no Config.
+        address: address.as_ref().map_or(Address::Name { host: String::new(), port: 0 }, |a| a.value.clone()),
+        weight: r.integer(t, "weight").unwrap_or(1),
+        max_connections: r.integer(t, "max_connections").unwrap_or(0),
+        backup: r.boolean(t, "backup").unwrap_or(false),
+        disabled: r.boolean(t, "disabled").unwrap_or(false),
+    };
+    (backend, BackendDraft { address, id, named })
+}

@@ -1,0 +1,154 @@
+//! Bytes both ways, as they are, until both sides are done.
+
+use crate::base::ids::{LinkId, PoolId};
+use crate::base::time::Tick;
+use crate::link::{Net, Side};
+use crate::relay::{Relay, Turn as Moved};
+use crate::session::{Close, Context, Outcome, Phase, Who};
+use crate::shared::backend::Lease;
+
+/// How long a reset waits for a peer that acknowledges nothing more of what was sent before it, in milliseconds.
+const LAME_PATIENCE: u64 = 1_000;
+/// How often that is looked at, in milliseconds: no event tells of it.
+const LAME_STEP: u64 = 5;
+
+/// Bytes move both ways.
+pub struct Tunnel {
+    relay: Relay,
+    pool: PoolId,
+    backend: LinkId,
+    lease: Lease,
+    idle_due: Tick,
+    /// The backend has been judged: it answered, or left without a byte.
+    judged: bool,
+    lame: Option<Lame>,
+}
+
+/// One side was reset, and the other still has to acknowledge what came before.
+struct Lame {
+    unsent: usize,
+    until: Tick,
+}
+
+impl Tunnel {
+    /// A tunnel to the backend that was leased.
+    pub(super) fn new(pool: PoolId, backend: LinkId, lease: Lease, who: &Who, now: Tick) -> Tunnel {
+        let idle_due = now.after(who.idle_timeout);
+        Tunnel { relay: Relay::default(), pool, backend, lease, idle_due, judged: false, lame: None }
+    }
+
+    /// True while it holds bytes for a slow reader.
+    pub fn holds_blocks(&self) -> bool {
+        self.relay.holds_blocks()
+    }
+
+    /// When it will have been silent for too long: the earlier, the longer it is silent already.
+    pub fn idle_due(&self) -> Tick {
+        self.idle_due
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn turn<N: Net>(mut self, who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+        let Some((client, backend)) = cx.links.pair_mut(who.client, self.backend) else {
+            return self.done(Close::Cut, cx);
+        };
+        let before = (self.relay.up(), self.relay.down());
+        let moved = self.relay.turn(client, backend, cx.scratch, cx.blocks);
+        let (up, down) = (self.relay.up() - before.0, self.relay.down() - before.1);
+        if up | down != 0 {
+            cx.count.bytes_in.add(up);
+            cx.count.bytes_out.add(down);
+            self.idle_due = cx.now.after(who.idle_timeout);
+        }
+        if !self.judged {
+            self.judge(cx);
+        }
+        match moved {
+            Moved::Again => {
+                let due = self.idle_due;
+                return Outcome::Again(Phase::Tunnel(self), due);
+            }
+            Moved::Done => {
+                cx.count.ended.add(1);
+                return self.done(Close::Clean, cx);
+            }
+            Moved::Broken => {
+                cx.count.cut.add(1);
+                return self.done(Close::Cut, cx);
+            }
+            Moved::Lame(side) => {
+                if let Some(due) = self.still_lame(side, who, cx) {
+                    return Outcome::Wait(Phase::Tunnel(self), due);
+                }
+                cx.count.cut.add(1);
+                return self.done(Close::Cut, cx);
+            }
+            Moved::Wait => {}
+        }
+        if cx.now >= self.idle_due {
+            cx.count.idle.add(1);
+            log::debug!("client {}: silent for {:?}, closed", who.address, who.idle_timeout);
+            return self.done(Close::Clean, cx);
+        }
+        let due = self.idle_due;
+        Outcome::Wait(Phase::Tunnel(self), due)
+    }
+
+    /// What the first bytes, or their absence, say about the backend.
+    fn judge<N: Net>(&mut self, cx: &Context<'_, N>) {
+        let state = self.lease.backend();
+        if self.relay.down() > 0 {
+            self.judged = true;
+            if state.answered() {
+                log::info!("pool {}: backend {} answers again", self.pool_name(cx), self.name(cx));
+            }
+        } else if self.relay.backend_left_silently() {
+            self.judged = true;
+            cx.count.failed.add(1);
+            if let Some(wait) = state.failed(cx.now) {
+                let (pool, name) = (self.pool_name(cx), self.name(cx));
+                log::warn!("pool {pool}: backend {name} closed without a response; set aside for {} s", wait / 1000);
+            }
+        }
+    }
+
+    /// When to look again whether the other side has acknowledged everything; `None` when it has, or is given up.
+    fn still_lame<N: Net>(&mut self, side: Side, who: &Who, cx: &mut Context<'_, N>) -> Option<Tick> {
+        let link = cx.links.get_mut(match side {
+            Side::Client => who.client,
+            Side::Backend => self.backend,
+        })?;
+        let unsent = link.unsent();
+        if unsent == 0 {
+            return None;
+        }
+        let until = match &self.lame {
+            // A reader that is slow is not one that has stopped.
+            Some(lame) if unsent == lame.unsent => lame.until,
+            _ => Tick(cx.now.0 + LAME_PATIENCE),
+        };
+        self.lame = Some(Lame { unsent, until });
+        (cx.now < until).then_some(Tick(cx.now.0 + LAME_STEP))
+    }
+
+    fn done<N: Net>(mut self, close: Close, cx: &mut Context<'_, N>) -> Outcome {
+        self.relay.clear(cx.blocks);
+        if close == Close::Cut
+            && let Some(backend) = cx.links.get_mut(self.backend)
+        {
+            backend.set_cut();
+        }
+        cx.close(self.backend);
+        Outcome::Done(close)
+    }
+
+    fn pool_name<'a, N: Net>(&self, cx: &'a Context<'_, N>) -> &'a str {
+        cx.snapshot.pool(self.pool).map_or("?", |pool| &pool.name)
+    }
+
+    fn name<'a, N: Net>(&self, cx: &'a Context<'_, N>) -> &'a str {
+        let slot = self.lease.backend().slot;
+        let pool = cx.snapshot.pool(self.pool);
+        pool.and_then(|pool| pool.backends.iter().find(|b| b.state.slot == slot)).map_or("?", |b| &b.id)
+    }
+}

@@ -1,0 +1,133 @@
+//! What is known of a backend from one snapshot to the next, and the lease on it.
+
+use crate::base::ids::BackendSlot;
+use crate::base::time::Tick;
+use crate::guard::Cap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// How long the first failure sets a backend aside, in milliseconds.
+const ASIDE_FIRST: u32 = 1_000;
+/// What doubling ends at, in milliseconds.
+const ASIDE_MOST: u32 = 10_000;
+
+/// The live state of a backend. It outlives every snapshot that names it. Relaxed is enough for all of it: a stale read
+/// makes a slightly worse pick, never a wrong one.
+#[derive(Debug)]
+pub struct BackendState {
+    /// Which backend this is, for as long as the process knows it.
+    pub slot: BackendSlot,
+    /// Connections at once.
+    pub active: Arc<Cap>,
+    /// It failed, and is not picked before this tick.
+    aside_until: AtomicU64,
+    /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
+    aside_for: AtomicU32,
+}
+
+impl BackendState {
+    /// A backend nothing is known of.
+    pub fn new(slot: BackendSlot, max_connections: u32) -> Arc<BackendState> {
+        Arc::new(BackendState {
+            slot,
+            active: Cap::new(max_connections),
+            aside_until: AtomicU64::new(0),
+            aside_for: AtomicU32::new(0),
+        })
+    }
+
+    /// A connection to it failed, or closed without a response. Returns for how many milliseconds that sets it aside,
+    /// or `None` when it is aside already: a hundred connections that fail in one moment are one failure.
+    pub fn failed(&self, now: Tick) -> Option<u32> {
+        let until = self.aside_until.load(Relaxed);
+        if now.0 < until {
+            return None;
+        }
+        let wait = match self.aside_for.load(Relaxed) {
+            0 => ASIDE_FIRST,
+            last => (last * 2).min(ASIDE_MOST),
+        };
+        self.aside_until.compare_exchange(until, now.0 + u64::from(wait), Relaxed, Relaxed).ok()?;
+        self.aside_for.store(wait, Relaxed);
+        Some(wait)
+    }
+
+    /// It answered. Returns true when that ends a time of failures.
+    #[inline]
+    pub fn answered(&self) -> bool {
+        // Nearly always 0 already: then nothing is written, and the line stays shared between the cores.
+        if self.aside_for.load(Relaxed) == 0 {
+            return false;
+        }
+        self.aside_until.store(0, Relaxed);
+        self.aside_for.swap(0, Relaxed) != 0
+    }
+
+    /// True while it is set aside.
+    #[inline]
+    pub fn is_aside(&self, now: Tick) -> bool {
+        now.0 < self.aside_until.load(Relaxed)
+    }
+}
+
+/// A place at a backend; given back on drop.
+#[derive(Debug)]
+pub struct Lease {
+    backend: Arc<BackendState>,
+}
+
+impl Lease {
+    /// Takes a place at `backend`; `None` when it is at its max_connections.
+    pub fn take(backend: &Arc<BackendState>) -> Option<Lease> {
+        backend.active.reserve().then(|| Lease { backend: backend.clone() })
+    }
+
+    /// Whose place it is.
+    pub fn backend(&self) -> &BackendState {
+        &self.backend
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.backend.active.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_set_aside_for_longer_each_time_until_an_answer() {
+        let backend = BackendState::new(BackendSlot(0), 0);
+        let steps: &[(&str, u64, Option<u32>)] = &[
+            ("the first", 5_000, Some(1_000)),
+            ("while aside: the same failure", 5_500, None),
+            ("again", 6_000, Some(2_000)),
+            ("doubled", 8_000, Some(4_000)),
+            ("doubled", 12_000, Some(8_000)),
+            ("the most", 20_000, Some(10_000)),
+            ("the most", 30_000, Some(10_000)),
+        ];
+        for (why, now, expected) in steps {
+            assert_eq!(backend.failed(Tick(*now)), *expected, "{why} at {now}");
+            assert!(backend.is_aside(Tick(*now)));
+        }
+        assert!(!backend.is_aside(Tick(40_000)), "time is over");
+        assert!(backend.answered());
+        assert!(!backend.answered(), "told once");
+        assert_eq!(backend.failed(Tick(41_000)), Some(1_000), "from the start");
+        assert!(backend.answered());
+        assert!(!backend.is_aside(Tick(41_001)), "an answer clears it at once");
+    }
+
+    #[test]
+    fn a_dropped_lease_goes_back() {
+        let backend = BackendState::new(BackendSlot(0), 1);
+        let lease = Lease::take(&backend).unwrap();
+        assert!(Lease::take(&backend).is_none());
+        drop(lease);
+        assert!(Lease::take(&backend).is_some());
+    }
+}

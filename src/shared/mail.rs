@@ -1,0 +1,118 @@
+//! Mail: what threads tell each other. Every box is bounded.
+
+use crate::base::ids::ListenerId;
+use crate::guard::Permit;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use mio::Waker;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Arrivals and orders a worker may have waiting; beyond it an arrival stays with the worker that has it.
+const WORKER_BOX: usize = 1024;
+/// What control may have waiting.
+const CONTROL_BOX: usize = 1024;
+
+/// A client that was accepted and has no session yet. It may change workers once.
+#[derive(Debug)]
+pub struct Arrival<S> {
+    /// Its connection.
+    pub stream: S,
+    /// Where it comes from; an IPv4 client of an IPv6 socket is told as IPv4.
+    pub client: SocketAddr,
+    /// Where it arrived.
+    pub listener: ListenerId,
+    /// Its places under max_connections, of the process and of the listener.
+    pub permits: (Permit, Permit),
+}
+
+/// Mail to a worker.
+#[derive(Debug)]
+pub enum WorkerMail<S> {
+    /// A client from a worker with more to do.
+    Arrival(Arrival<S>),
+    /// Take what waits to be accepted, close the listening sockets, and end with the last session.
+    Drain,
+    /// End at once: cut every session.
+    Cut,
+}
+
+/// Mail to control.
+#[derive(Debug)]
+pub enum ControlMail {
+    /// What a name resolves to now; empty when it does not.
+    Resolved {
+        /// The name.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// In the resolver's order.
+        addresses: Vec<SocketAddr>,
+    },
+    /// Nothing more will be asked: end.
+    Stop,
+}
+
+/// Where mail for a worker is put in.
+#[derive(Debug)]
+pub struct WorkerPost<S> {
+    sender: Sender<WorkerMail<S>>,
+    waker: Arc<Waker>,
+}
+
+impl<S> Clone for WorkerPost<S> {
+    fn clone(&self) -> Self {
+        WorkerPost { sender: self.sender.clone(), waker: self.waker.clone() }
+    }
+}
+
+impl<S> WorkerPost<S> {
+    /// A box and its post; `waker` wakes the worker that empties it.
+    pub fn new(waker: Waker) -> (WorkerPost<S>, Receiver<WorkerMail<S>>) {
+        let (sender, receiver) = bounded(WORKER_BOX);
+        (WorkerPost { sender, waker: Arc::new(waker) }, receiver)
+    }
+
+    /// Puts mail in, or gives it back when the box is full or the worker has left. Never waits.
+    pub fn offer(&self, mail: WorkerMail<S>) -> Result<(), WorkerMail<S>> {
+        match self.sender.try_send(mail) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
+        }
+    }
+
+    /// Puts mail in, waiting while the box is full. For threads that may wait: not for workers. A worker that has left
+    /// gets nothing.
+    pub fn order(&self, mail: WorkerMail<S>) {
+        // Woken before as well, or a sleeping worker with a full box would never make room.
+        self.wake();
+        if self.sender.send(mail).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Makes the worker take a turn, so that it sees a new snapshot.
+    pub fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("a worker cannot be woken: {error}");
+        }
+    }
+}
+
+/// Where mail for control is put in, and where control takes it out.
+pub fn control_box() -> (Sender<ControlMail>, Receiver<ControlMail>) {
+    bounded(CONTROL_BOX)
+}
+
+/// An IPv4 address that came through an IPv6 socket, told as IPv4 (RFC 4291, section 2.5.5.2).
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// True for an error of accept(2) that means we are short of something, and not that one connection went wrong.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

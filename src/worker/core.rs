@@ -1,0 +1,289 @@
+//! A worker without its poll: sessions, their links, the queue of those who are ready, and their timers.
+
+use crate::base::blocks::Pool as Blocks;
+use crate::base::ids::{LinkId, SessionId};
+use crate::base::slab::Slab;
+use crate::base::time::Tick;
+use crate::base::wheel::Wheel;
+use crate::guard::Permit;
+use crate::link::{Link, Net, Ready};
+use crate::relay::SCRATCH;
+use crate::session::{self, Close, Context, Outcome, Phase, Who};
+use crate::shared::hub::Member;
+use crate::shared::mail::Arrival;
+use crate::stats::{Cell, Stats};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Bytes a worker may hold for slow readers.
+pub const MEMORY: usize = 256 << 20;
+
+/// Something that is ready to go on. One queue for all, so that nobody is overtaken for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A session with a link that is ready, or that stopped early.
+    Session(SessionId),
+    /// A listening socket, by its place in the worker.
+    Door(usize),
+}
+
+struct Session {
+    who: Who,
+    /// `None` only while a step runs, so that a panic takes nothing down with it but what the step had.
+    phase: Option<Phase>,
+    /// When to step it if nothing happens before.
+    due: Tick,
+    /// Where its one entry in the wheel that counts is; earlier than `due` when that has moved on.
+    wheel_at: Tick,
+    queued: bool,
+    _permits: (Permit, Permit),
+}
+
+/// See the module.
+pub struct Core<N: Net> {
+    /// Where links come from.
+    pub net: N,
+    /// What the worker works by.
+    pub member: Member,
+    links: Slab<LinkId, Link<N::Stream>>,
+    sessions: Slab<SessionId, Session>,
+    queue: VecDeque<Task>,
+    wheel: Wheel<SessionId>,
+    fired: Vec<(Tick, SessionId)>,
+    blocks: Blocks,
+    scratch: Box<[u8]>,
+    stats: Arc<Stats>,
+    released: bool,
+}
+
+impl<N: Net> Core<N> {
+    /// A worker that counts in its cell of `stats` and holds at most about `memory` bytes for slow readers.
+    pub fn new(net: N, member: Member, stats: Arc<Stats>, now: Tick, memory: usize) -> Self {
+        Core {
+            net,
+            member,
+            links: Slab::new(),
+            sessions: Slab::new(),
+            queue: VecDeque::new(),
+            wheel: Wheel::new(now),
+            fired: Vec::new(),
+            blocks: Blocks::new(memory),
+            scratch: vec![0; SCRATCH].into(),
+            stats,
+            released: false,
+        }
+    }
+
+    /// The counters of this worker.
+    pub fn count(&self) -> &Cell {
+        self.stats.cell(usize::from(self.member.worker().0))
+    }
+
+    /// Sessions that live.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Links that are open.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Blocks held for slow readers.
+    pub fn blocks(&self) -> usize {
+        self.blocks.out()
+    }
+
+    /// True, once, when a session has ended since this was last asked: there may be room for another.
+    pub fn take_released(&mut self) -> bool {
+        std::mem::take(&mut self.released)
+    }
+
+    /// True when the worker holds so much for slow readers that it takes nobody new.
+    pub fn is_full(&self) -> bool {
+        self.blocks.over() > 0
+    }
+
+    /// Latches what the poll told of a link, and queues its session.
+    #[inline]
+    pub fn latch(&mut self, link: LinkId, ready: Ready) {
+        // A link that has gone since is nobody's business any more.
+        let Some(link) = self.links.get_mut(link) else { return };
+        link.latch(ready);
+        let id = link.session;
+        if let Some(session) = self.sessions.get_mut(id)
+            && !session.queued
+        {
+            session.queued = true;
+            self.queue.push_back(Task::Session(id));
+        }
+    }
+
+    /// Puts a task at the tail of the queue.
+    pub fn enqueue(&mut self, task: Task) {
+        self.queue.push_back(task);
+    }
+
+    /// How many are ready.
+    pub fn ready(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The task at the head.
+    pub fn next_task(&mut self) -> Option<Task> {
+        self.queue.pop_front()
+    }
+
+    /// When the next timer may be due.
+    pub fn next_due(&self) -> Option<Tick> {
+        self.wheel.next()
+    }
+
+    /// Takes a client on.
+    pub fn admit(&mut self, arrival: Arrival<N::Stream>, now: Tick) {
+        let Arrival { stream, client: address, listener, permits } = arrival;
+        self.count().accepted.add(1);
+        let Some(plan) = self.member.snapshot().listener(listener) else { return };
+        let idle_timeout = plan.idle_timeout;
+        let links = &mut self.links;
+        let mut client = None;
+        let id = self.sessions.insert_with(|id| {
+            let link = links.insert(Link::accepted(stream, id));
+            client = Some(link);
+            let who = Who { id, client: link, address, listener, idle_timeout };
+            Session { who, phase: None, due: Tick::NEVER, wheel_at: Tick::NEVER, queued: false, _permits: permits }
+        });
+        let Some(link) = client else { return };
+        let watched = match self.links.get_mut(link) {
+            Some(client) => self.net.watch(client.stream_mut(), link),
+            None => Ok(()),
+        };
+        if let Err(error) = watched {
+            log::warn!("client {address}: cannot be watched, closed: {error}");
+            self.end(id, Close::Clean);
+            return;
+        }
+        self.run(id, now, |who, cx| session::begin(who, cx));
+        self.member.tell_sessions(self.sessions.len());
+    }
+
+    /// Steps one session.
+    pub fn step(&mut self, id: SessionId, now: Tick) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.queued = false;
+        let Some(phase) = session.phase.take() else { return };
+        self.run(id, now, |who, cx| session::step(phase, who, cx));
+    }
+
+    fn run(&mut self, id: SessionId, now: Tick, step: impl FnOnce(&Who, &mut Context<'_, N>) -> Outcome) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let who = session.who;
+        let mut cx = Context {
+            now,
+            net: &mut self.net,
+            links: &mut self.links,
+            blocks: &mut self.blocks,
+            scratch: &mut self.scratch,
+            snapshot: self.member.snapshot(),
+            count: self.stats.cell(usize::from(self.member.worker().0)),
+        };
+        // The phase was moved into the step: a panic drops it, and with it its lease and blocks.
+        let (phase, due, again) = match catch_unwind(AssertUnwindSafe(|| step(&who, &mut cx))) {
+            Ok(Outcome::Wait(phase, due)) => (phase, due, false),
+            Ok(Outcome::Again(phase, due)) => (phase, due, true),
+            Ok(Outcome::Done(close)) => return self.end(id, close),
+            Err(_) => return self.bury(id),
+        };
+        session.phase = Some(phase);
+        session.due = due;
+        // Later than its entry: the entry finds out when it fires. Only what is earlier needs one of its own.
+        if due < session.wheel_at {
+            session.wheel_at = due;
+            self.wheel.insert(due, id);
+        }
+        if again && !session.queued {
+            session.queued = true;
+            self.queue.push_back(Task::Session(id));
+        }
+    }
+
+    /// Runs the timers that are due.
+    pub fn expire(&mut self, now: Tick) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(now, &mut fired);
+        for (at, id) in fired.drain(..) {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
+            // An entry that was overtaken by an earlier one counts no more.
+            if at != session.wheel_at {
+                continue;
+            }
+            if session.due > now {
+                session.wheel_at = session.due;
+                self.wheel.insert(session.due, id);
+            } else {
+                session.wheel_at = Tick::NEVER;
+                self.step(id, now);
+            }
+        }
+        self.fired = fired;
+    }
+
+    fn end(&mut self, id: SessionId, close: Close) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        if let Some(mut client) = self.links.remove(session.who.client)
+            && close == Close::Cut
+        {
+            client.set_cut();
+        }
+        self.released = true;
+        self.member.tell_sessions(self.sessions.len());
+    }
+
+    /// A step of ours has panicked: resets whatever links the session had. The worker goes on.
+    fn bury(&mut self, id: SessionId) {
+        self.count().panics.add(1);
+        log::error!("a session ended in a panic; this is a bug, please report it with the lines above");
+        self.cut_links(|session| session == id);
+        self.end(id, Close::Cut);
+    }
+
+    fn cut_links(&mut self, whose: impl Fn(SessionId) -> bool) {
+        let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| whose(link.session)).map(|(id, _)| id).collect();
+        for id in links {
+            if let Some(mut link) = self.links.remove(id) {
+                link.set_cut();
+            }
+        }
+    }
+
+    /// Ends one session by a reset of both sides.
+    fn cut(&mut self, id: SessionId) {
+        self.cut_links(|session| session == id);
+        self.end(id, Close::Cut);
+    }
+
+    /// Ends every session by a reset of both sides.
+    pub fn cut_all(&mut self) {
+        self.cut_links(|_| true);
+        self.count().cut.add(self.sessions.len() as u64);
+        let sessions: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        for id in sessions {
+            self.end(id, Close::Cut);
+        }
+    }
+
+    /// While the worker holds clearly more than its memory cap: cuts the session that has been silent for longest among
+    /// those that hold blocks.
+    pub fn shed(&mut self) {
+        while self.blocks.over() > self.blocks.cap() / 8 {
+            let holders = self.sessions.iter().filter_map(|(id, session)| match &session.phase {
+                Some(Phase::Tunnel(tunnel)) if tunnel.holds_blocks() => Some((tunnel.idle_due(), id)),
+                _ => None,
+            });
+            let Some((_, id)) = holders.min_by_key(|(due, _)| *due) else { return };
+            self.count().shed.add(1);
+            self.cut(id);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A listening socket of a worker, and the clients that come in by it.
+
+use crate::base::ids::ListenerId;
+use crate::base::time::Tick;
+use crate::guard::{Cap, Permit};
+use crate::shared::mail::{Arrival, canonical, is_shortage};
+use mio::net::{TcpListener, TcpStream};
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// Clients accepted in one turn: others wait, too.
+const BUDGET: usize = 64;
+/// How soon a door that is paused tries again, in milliseconds, when nobody of this worker has left meanwhile.
+const RETRY: u64 = 25;
+/// How soon the same reason may be warned of again, in milliseconds.
+const QUIET: u64 = 60_000;
+
+/// See the module.
+pub struct Door {
+    /// Its listener in the snapshot.
+    pub listener: ListenerId,
+    /// For the log.
+    pub name: Arc<str>,
+    /// The socket, non-blocking, registered edge-triggered.
+    pub socket: TcpListener,
+    /// Its max_connections.
+    pub connections: Arc<Cap>,
+    /// When to try again; `None` while it takes clients.
+    pub paused: Option<Tick>,
+    warned: Option<Tick>,
+}
+
+/// Why a door stopped taking clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Nobody waits.
+    Empty,
+    /// The turn is over; more may wait.
+    Budget,
+    /// It is paused: no place, no descriptor, no memory.
+    Paused,
+}
+
+impl Door {
+    /// A door for a socket of `listener`.
+    pub fn new(listener: ListenerId, name: Arc<str>, socket: TcpListener, connections: Arc<Cap>) -> Door {
+        Door { listener, name, socket, connections, paused: None, warned: None }
+    }
+
+    /// Takes in who waits, at most a budget of them.
+    pub fn accept(
+        &mut self,
+        process: &Arc<Cap>,
+        full: bool,
+        now: Tick,
+        mut take: impl FnMut(Arrival<TcpStream>),
+    ) -> Stop {
+        self.paused = None;
+        for _ in 0..BUDGET {
+            if full {
+                return self.pause(now, "its worker holds as much memory for slow readers as it may");
+            }
+            let Some(permits) = self.permits(process) else {
+                return self.pause(now, "it is at max_connections");
+            };
+            match self.socket.accept() {
+                Ok((stream, client)) => {
+                    take(Arrival { stream, client: canonical(client), listener: self.listener, permits });
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Stop::Empty,
+                Err(error) if is_shortage(&error) => return self.pause(now, &error.to_string()),
+                // One client gave up before it was accepted, or its network did (accept(2), "Error handling").
+                Err(error) => {
+                    log::debug!("listener {}: a connection was lost before it was accepted: {error}", self.name)
+                }
+            }
+        }
+        Stop::Budget
+    }
+
+    fn permits(&self, process: &Arc<Cap>) -> Option<(Permit, Permit)> {
+        Some((process.take()?, self.connections.take()?))
+    }
+
+    fn pause(&mut self, now: Tick, why: &str) -> Stop {
+        self.paused = Some(Tick(now.0 + RETRY));
+        if self.warned.is_none_or(|last| now.0 >= last.0 + QUIET) {
+            self.warned = Some(now);
+            log::warn!("listener {}: accepts nobody for now: {why}; new clients wait in the kernel's queue", self.name);
+        }
+        Stop::Paused
+    }
+}

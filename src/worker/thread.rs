@@ -1,0 +1,233 @@
+//! The loop around a [`Core`]: the poll, the listening sockets and the mailbox.
+
+use crate::base::ids::{LinkId, WorkerId};
+use crate::base::time::{Clock, Tick};
+use crate::guard::Cap;
+use crate::link::plain::{MioNet, readiness};
+use crate::shared::hub::{Hub, Member};
+use crate::shared::mail::{Arrival, WorkerMail, WorkerPost};
+use crate::stats::Stats;
+use crate::worker::core::{Core, MEMORY, Task};
+use crate::worker::door::{Door, Stop};
+use crossbeam_channel::Receiver;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events taken at once.
+const EVENTS: usize = 1024;
+/// The token of the waker; doors follow. All lie below 2^32, where no link is.
+const WAKER: usize = 0;
+/// How often a worker that has drained looks whether the others have begun to, in milliseconds.
+const LEAVE_STEP: u64 = 10;
+
+/// What every worker of a process is given.
+#[derive(Clone)]
+pub struct Common {
+    /// The snapshot and who has seen it.
+    pub hub: Arc<Hub>,
+    /// All cells.
+    pub stats: Arc<Stats>,
+    /// The clock.
+    pub clock: Clock,
+    /// The process's max_connections.
+    pub connections: Arc<Cap>,
+    /// How long to poll before blocking.
+    pub spin: Duration,
+}
+
+/// A worker before its thread runs.
+pub struct Worker {
+    id: WorkerId,
+    common: Common,
+    poll: Poll,
+    doors: Vec<Option<Door>>,
+    mailbox: Receiver<WorkerMail<TcpStream>>,
+    post: WorkerPost<TcpStream>,
+}
+
+impl Worker {
+    /// A worker with its listening sockets registered.
+    ///
+    /// # Errors
+    /// What epoll_create1(2), eventfd(2) or epoll_ctl(2) say: mostly that descriptors have run out.
+    pub fn new(id: WorkerId, common: Common, doors: Vec<Door>) -> io::Result<Worker> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), Token(WAKER))?;
+        let (post, mailbox) = WorkerPost::new(waker);
+        let mut doors: Vec<Option<Door>> = doors.into_iter().map(Some).collect();
+        for (at, door) in doors.iter_mut().flatten().enumerate() {
+            poll.registry().register(&mut door.socket, Token(WAKER + 1 + at), Interest::READABLE)?;
+        }
+        Ok(Worker { id, common, poll, doors, mailbox, post })
+    }
+
+    /// Where its mail is put in.
+    pub fn post(&self) -> WorkerPost<TcpStream> {
+        self.post.clone()
+    }
+
+    /// Runs until it is told to end. `posts` are those of all workers, in order.
+    ///
+    /// # Errors
+    /// When the poll itself fails, which no worker can go on without.
+    pub fn run(self, posts: Vec<WorkerPost<TcpStream>>) -> io::Result<()> {
+        let Worker { id, common, poll, doors, mailbox, post: _ } = self;
+        let net = MioNet { registry: poll.registry().try_clone()? };
+        let member = Member::new(common.hub.clone(), id);
+        let core = Core::new(net, member, common.stats.clone(), common.clock.now(), MEMORY);
+        Loop { common, poll, doors, mailbox, posts, core, draining: false, cut: false }.run()
+    }
+}
+
+struct Loop {
+    common: Common,
+    poll: Poll,
+    doors: Vec<Option<Door>>,
+    mailbox: Receiver<WorkerMail<TcpStream>>,
+    posts: Vec<WorkerPost<TcpStream>>,
+    core: Core<MioNet>,
+    draining: bool,
+    cut: bool,
+}
+
+impl Loop {
+    fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_over() {
+            self.core.member.rest();
+            self.wait(&mut events)?;
+            let now = self.common.clock.now();
+            self.core.member.beat(now);
+            self.core.member.refresh();
+            let mut mail = false;
+            for event in &events {
+                match LinkId::from_token(event.token().0) {
+                    Some(link) => self.core.latch(link, readiness(event)),
+                    None if event.token().0 == WAKER => mail = true,
+                    None => self.core.enqueue(Task::Door(event.token().0 - WAKER - 1)),
+                }
+            }
+            if mail {
+                self.read_mail(now);
+            }
+            // Who is queued from here on waits for the next turn, behind a look at the poll.
+            for _ in 0..self.core.ready() {
+                match self.core.next_task() {
+                    Some(Task::Session(id)) => self.core.step(id, now),
+                    Some(Task::Door(at)) => self.accept(at, now),
+                    None => break,
+                }
+            }
+            self.core.expire(now);
+            self.core.shed();
+            self.reopen(now);
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let drained = self.draining && self.core.sessions() == 0 && self.mailbox.is_empty();
+        self.cut || drained && self.common.hub.all_leaving()
+    }
+
+    /// Waits for events: not at all while somebody is ready, else until the next timer; spinning first, if so configured.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        if self.core.ready() > 0 {
+            return self.poll_for(events, Some(Duration::ZERO));
+        }
+        if !self.common.spin.is_zero() {
+            let until = Instant::now() + self.common.spin;
+            loop {
+                self.poll_for(events, Some(Duration::ZERO))?;
+                if !events.is_empty() {
+                    return Ok(());
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let now = self.common.clock.now();
+        let paused = self.doors.iter().flatten().filter_map(|door| door.paused);
+        let leave = self.draining.then_some(Tick(now.0 + LEAVE_STEP));
+        let due = paused.chain(self.core.next_due()).chain(leave).min();
+        self.poll_for(events, due.map(|due| due.since(now)))
+    }
+
+    fn poll_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn accept(&mut self, at: usize, now: Tick) {
+        let Some(Some(door)) = self.doors.get_mut(at) else { return };
+        let (core, posts) = (&mut self.core, &self.posts);
+        let full = core.is_full();
+        let stop = door.accept(&self.common.connections, full, now, |arrival| place(core, posts, arrival, now));
+        if stop == Stop::Budget {
+            self.core.enqueue(Task::Door(at));
+        }
+    }
+
+    /// Opens paused doors again, when somebody has left or their time has come.
+    fn reopen(&mut self, now: Tick) {
+        let released = self.core.take_released();
+        for at in 0..self.doors.len() {
+            if let Some(door) = &mut self.doors[at]
+                && let Some(until) = door.paused
+                && (released || now >= until)
+            {
+                door.paused = None;
+                self.core.enqueue(Task::Door(at));
+            }
+        }
+    }
+
+    fn read_mail(&mut self, now: Tick) {
+        // Bounded by the box: what comes meanwhile has its own wake-up.
+        for _ in 0..self.mailbox.len() {
+            match self.mailbox.try_recv() {
+                Ok(WorkerMail::Arrival(arrival)) => self.core.admit(arrival, now),
+                Ok(WorkerMail::Drain) => self.drain(now),
+                Ok(WorkerMail::Cut) => {
+                    self.core.cut_all();
+                    self.cut = true;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Takes everybody who waits in the kernel's queues, then closes them: closing first would reset those.
+    fn drain(&mut self, now: Tick) {
+        self.draining = true;
+        self.core.member.leave();
+        for door in self.doors.iter_mut().filter_map(Option::take) {
+            let mut door = door;
+            let core = &mut self.core;
+            while door.accept(&self.common.connections, false, now, |arrival| core.admit(arrival, now)) == Stop::Budget
+            {
+            }
+        }
+    }
+}
+
+/// Gives a client to this worker, or to one that has clearly less to do.
+fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<TcpStream>], arrival: Arrival<TcpStream>, now: Tick) {
+    let better = core.member.better_worker(core.sessions()).and_then(|id| posts.get(usize::from(id.0)));
+    let Some(post) = better else { return core.admit(arrival, now) };
+    match post.offer(WorkerMail::Arrival(arrival)) {
+        Ok(()) => core.count().moved.add(1),
+        Err(WorkerMail::Arrival(arrival)) => core.admit(arrival, now),
+        Err(_) => {}
+    }
+}
