@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::{
-    Client, Ending, L4lb, PATIENCE, Pattern, Server, Setup, connect, proc, wait_until_still,
-};
+use crate::support::{Client, Ending, L4lb, PATIENCE, Pattern, Server, Setup, connect, proc, wait_until_still};
 
 /// What l4lb may need for connections that do not move: far below what the kernel would take, far above a block.
 const MEMORY_KIB: u64 = 4 * 1024;
@@ -26,9 +24,7 @@ impl Flood {
     /// How much was sent in all, or that the connection was cut.
     fn run(&self, mut stream: &TcpStream) -> io::Result<u64> {
         // what a full pipe takes is for the other side to decide; the test's bound is on the whole
-        stream
-            .set_write_timeout(Some(4 * PATIENCE))
-            .expect("not zero");
+        stream.set_write_timeout(Some(4 * PATIENCE)).expect("not zero");
         let mut buf = vec![0; 64 * 1024];
         let mut at = 0;
         while !self.stop.load(Ordering::SeqCst) {
@@ -43,9 +39,7 @@ impl Flood {
 
     /// Waits until the sender is stuck; how far it came.
     fn wait_until_stuck(&self) -> u64 {
-        wait_until_still("the sender is stuck", Duration::from_millis(700), || {
-            self.sent.load(Ordering::SeqCst)
-        })
+        wait_until_still("the sender is stuck", Duration::from_millis(700), || self.sent.load(Ordering::SeqCst))
     }
 }
 
@@ -62,15 +56,9 @@ fn read_flood(stream: &TcpStream) -> u64 {
 
 fn assert_memory_is_bounded(lb: &L4lb, before: u64, moved: u64) {
     let after = proc::memory_kib(lb.pid());
-    assert!(
-        after < before + MEMORY_KIB,
-        "{before} KiB before, {after} KiB while {moved} bytes wait for a reader"
-    );
+    assert!(after < before + MEMORY_KIB, "{before} KiB before, {after} KiB while {moved} bytes wait for a reader");
     let cpu = proc::cpu_time_over(lb.pid(), Duration::from_millis(500));
-    assert!(
-        cpu < Duration::from_millis(100),
-        "{cpu:?} of CPU time in 500 ms while nothing can move"
-    );
+    assert!(cpu < Duration::from_millis(100), "{cpu:?} of CPU time in 500 ms while nothing can move");
 }
 
 #[test]
@@ -88,11 +76,7 @@ fn a_client_that_never_reads_stops_the_backend_and_not_the_memory() {
     assert_memory_is_bounded(&lb, before, stuck);
     flood.stop.store(true, Ordering::SeqCst);
     let got = read_flood(&stream);
-    assert_eq!(
-        got,
-        server.outcome(),
-        "nothing is lost when the client reads at last"
-    );
+    assert_eq!(got, server.outcome(), "nothing is lost when the client reads at last");
     stream.finish();
 }
 
@@ -119,11 +103,7 @@ fn a_backend_that_never_reads_stops_the_client_and_not_the_memory() {
         read_now.store(true, Ordering::SeqCst);
         sender.join().expect("the client could send")
     });
-    assert_eq!(
-        server.outcome(),
-        sent,
-        "nothing is lost when the backend reads at last"
-    );
+    assert_eq!(server.outcome(), sent, "nothing is lost when the backend reads at last");
 }
 
 #[test]
@@ -147,9 +127,7 @@ fn many_clients_that_never_read_cost_a_bounded_memory_and_harm_no_other() {
         .map(|_| {
             let stream = connect(lb.addr());
             // keep the kernel's share small: many of them
-            socket2::SockRef::from(&stream)
-                .set_recv_buffer_size(4096)
-                .expect("TCP");
+            socket2::SockRef::from(&stream).set_recv_buffer_size(4096).expect("TCP");
             (&stream).write_all(b"f").expect("a byte");
             stream
         })
@@ -157,10 +135,7 @@ fn many_clients_that_never_read_cost_a_bounded_memory_and_harm_no_other() {
     flood.wait_until_stuck();
     let after = proc::memory_kib(lb.pid());
     let bound = before + CLIENTS * 64 * 2 + MEMORY_KIB; // a direction holds at most 64 KiB
-    assert!(
-        after < bound,
-        "{before} KiB before, {after} KiB with {CLIENTS} that do not read; at most {bound}"
-    );
+    assert!(after < bound, "{before} KiB before, {after} KiB with {CLIENTS} that do not read; at most {bound}");
     let mut other = connect(lb.addr());
     other.write_all(b"e").expect("a byte");
     for _ in 0..100 {

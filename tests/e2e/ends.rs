@@ -13,10 +13,7 @@ const FOUR_MIB: u64 = 4 * 1024 * 1024;
 
 /// Waits until the other end of `stream` has acknowledged everything.
 fn wait_until_acknowledged(stream: &TcpStream) {
-    let (local, peer) = (
-        stream.local_addr().expect("open"),
-        stream.peer_addr().expect("open"),
-    );
+    let (local, peer) = (stream.local_addr().expect("open"), stream.peer_addr().expect("open"));
     wait_until("everything is acknowledged", || {
         proc::queues(local, peer).is_none_or(|queues| queues.unacknowledged == 0)
     });
@@ -35,9 +32,7 @@ fn receive(stream: &TcpStream) -> (u64, Ending) {
 #[test]
 fn a_backend_that_sends_four_mebibytes_and_resets_gives_the_client_all_of_them_and_then_a_reset() {
     let server = Server::new(|mut stream: TcpStream| {
-        stream
-            .write_all(&PATTERN.bytes(0, FOUR_MIB as usize))
-            .expect("the client reads along");
+        stream.write_all(&PATTERN.bytes(0, FOUR_MIB as usize)).expect("the client reads along");
         wait_until_acknowledged(&stream);
         stream.reset();
     });
@@ -52,9 +47,7 @@ fn a_backend_that_sends_four_mebibytes_and_resets_gives_the_client_all_of_them_a
 fn what_a_backend_had_delivered_before_its_reset_is_kept_for_a_client_that_reads_late() {
     let server = Server::new(|mut stream: TcpStream| {
         // as much as goes without a reader: into the client's socket, l4lb, and l4lb's socket
-        stream
-            .set_write_timeout(Some(Duration::from_millis(300)))
-            .expect("not zero");
+        stream.set_write_timeout(Some(Duration::from_millis(300))).expect("not zero");
         let mut written = 0;
         let bytes = PATTERN.bytes(0, 64 * FOUR_MIB as usize);
         loop {
@@ -65,10 +58,7 @@ fn what_a_backend_had_delivered_before_its_reset_is_kept_for_a_client_that_reads
                 Err(e) => panic!("writing at {written}: {e}"),
             }
         }
-        let (local, peer) = (
-            stream.local_addr().expect("open"),
-            stream.peer_addr().expect("open"),
-        );
+        let (local, peer) = (stream.local_addr().expect("open"), stream.peer_addr().expect("open"));
         let queues = proc::queues(local, peer).expect("the connection is open");
         stream.reset();
         written as u64 - queues.unacknowledged
@@ -78,10 +68,7 @@ fn what_a_backend_had_delivered_before_its_reset_is_kept_for_a_client_that_reads
     let delivered = server.outcome();
     let (got, ending) = receive(&stream);
     assert!(delivered > 65_536, "{delivered} bytes are no test of this");
-    assert!(
-        got >= delivered,
-        "{delivered} bytes had reached l4lb, {got} came"
-    );
+    assert!(got >= delivered, "{delivered} bytes had reached l4lb, {got} came");
     assert_eq!(ending, Ending::Reset, "after {got} bytes");
 }
 
@@ -91,9 +78,7 @@ fn a_client_that_resets_gives_the_backend_all_it_had_sent_and_then_a_reset() {
     let lb = Setup::to(server.addr).start();
     for len in [0, 1, 1000, FOUR_MIB] {
         let mut stream = connect(lb.addr());
-        stream
-            .write_all(&PATTERN.bytes(0, len as usize))
-            .expect("the backend reads");
+        stream.write_all(&PATTERN.bytes(0, len as usize)).expect("the backend reads");
         wait_until("the backend has the connection", || server.open() == 1);
         wait_until_acknowledged(&stream);
         stream.reset();
@@ -117,11 +102,7 @@ fn a_reset_in_an_idle_connection_reaches_the_other_side_both_ways() {
     let lb = Setup::to(server.addr).start();
     let stream = connect(lb.addr());
     stream.echo(b"reset");
-    assert_eq!(
-        stream.read_all(),
-        (Vec::new(), Ending::Reset),
-        "the backend resets"
-    );
+    assert_eq!(stream.read_all(), (Vec::new(), Ending::Reset), "the backend resets");
     assert_eq!(server.outcome(), None);
     let stream = connect(lb.addr());
     stream.echo(b"stay.");
@@ -140,10 +121,7 @@ fn a_clean_end_of_both_sides_is_passed_on_as_a_clean_end() {
     let lb = Setup::to(server.addr).start();
     for len in [0, 1, 70_000] {
         let message = PATTERN.bytes(0, len);
-        assert!(
-            crate::support::exchange(lb.addr(), &message) == message,
-            "{len} bytes"
-        );
+        assert!(crate::support::exchange(lb.addr(), &message) == message, "{len} bytes");
         assert_eq!(server.outcome(), Ending::Clean, "{len} bytes");
     }
 }
@@ -159,22 +137,15 @@ fn a_backend_killed_in_the_middle_of_a_transfer_is_a_cut_and_never_a_clean_end()
     stream.write_all(&vec![b'v'; VALUE]).expect("redis reads");
     stream.write_all(b"\r\n").expect("redis reads");
     assert_eq!(stream.read_n(5), b"+OK\r\n");
-    stream
-        .write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n")
-        .expect("redis reads");
+    stream.write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n").expect("redis reads");
     stream.read_n(1024 * 1024);
     // input that nobody reads any more makes the kernel answer the death with a reset, as it does in real life
     redis.signal(Signal::SIGSTOP);
-    stream
-        .write_all(&b"*1\r\n$4\r\nPING\r\n".repeat(1000))
-        .expect("the kernel holds it");
+    stream.write_all(&b"*1\r\n$4\r\nPING\r\n".repeat(1000)).expect("the kernel holds it");
     wait_until("redis has unread input", || proc::unread_at(redis.addr) > 0);
     redis.signal(Signal::SIGKILL);
     let mut got = 1024 * 1024;
     let ending = stream.drain(|piece| got += piece.len());
     assert_eq!(ending, Ending::Reset, "after {got} of {VALUE} bytes");
-    assert!(
-        got < VALUE,
-        "{got} bytes are the whole value, so that nothing was cut"
-    );
+    assert!(got < VALUE, "{got} bytes are the whole value, so that nothing was cut");
 }

@@ -5,8 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::{
-    Client, L4lb, Server, Setup, closed_without_data, connect, exchange, note, proc,
-    raise_descriptor_limit, wait_until,
+    Client, L4lb, Server, Setup, closed_without_data, connect, exchange, note, proc, raise_descriptor_limit, wait_until,
 };
 
 /// How long nothing may happen before we believe that nothing will.
@@ -14,10 +13,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 fn assert_no_spin(lb: &L4lb) {
     let cpu = proc::cpu_time_over(lb.pid(), Duration::from_secs(1));
-    assert!(
-        cpu < Duration::from_millis(100),
-        "{cpu:?} of CPU time in a second in which nothing can be done"
-    );
+    assert!(cpu < Duration::from_millis(100), "{cpu:?} of CPU time in a second in which nothing can be done");
 }
 
 #[test]
@@ -26,42 +22,22 @@ fn beyond_max_connections_clients_wait_in_the_queue_and_are_served_when_one_leav
     let cases = [
         ("of the listener, one worker", "workers = 1", listener),
         ("of the listener, over two workers", "workers = 2", listener),
-        (
-            "of the process, one worker",
-            "workers = 1\nmax_connections = 2",
-            "",
-        ),
-        (
-            "of the process, over two workers",
-            "workers = 2\nmax_connections = 2",
-            "",
-        ),
-        (
-            "the smaller of both",
-            "workers = 2\nmax_connections = 2",
-            "max_connections = 5",
-        ),
+        ("of the process, one worker", "workers = 1\nmax_connections = 2", ""),
+        ("of the process, over two workers", "workers = 2\nmax_connections = 2", ""),
+        ("the smaller of both", "workers = 2\nmax_connections = 2", "max_connections = 5"),
     ];
     for (why, global, listener) in cases {
         let server = Server::echo();
-        let lb = Setup::to(server.addr)
-            .global(global)
-            .listener(listener)
-            .start();
+        let lb = Setup::to(server.addr).global(global).listener(listener).start();
         let (first, second) = (connect(lb.addr()), connect(lb.addr()));
         first.echo(b"first");
         second.echo(b"second");
         let mut waiting: Vec<TcpStream> = (0..4).map(|_| connect(lb.addr())).collect();
         for (i, stream) in waiting.iter_mut().enumerate() {
-            stream
-                .write_all(format!("waiting {i}").as_bytes())
-                .expect("the kernel takes it");
+            stream.write_all(format!("waiting {i}").as_bytes()).expect("the kernel takes it");
         }
         for stream in &waiting {
-            assert!(
-                stream.is_silent_for(SILENCE / 4),
-                "{why}: a client beyond the limit was served or closed"
-            );
+            assert!(stream.is_silent_for(SILENCE / 4), "{why}: a client beyond the limit was served or closed");
         }
         assert_eq!(server.accepted(), 2, "{why}: what the backend sees");
         assert_no_spin(&lb);
@@ -73,25 +49,16 @@ fn beyond_max_connections_clients_wait_in_the_queue_and_are_served_when_one_leav
         for i in 0..waiting.len() {
             let mut next = None;
             wait_until("one of the waiting is served", || {
-                next = waiting
-                    .iter()
-                    .position(|stream| !stream.is_silent_for(Duration::from_millis(5)));
+                next = waiting.iter().position(|stream| !stream.is_silent_for(Duration::from_millis(5)));
                 next.is_some()
             });
             let stream = waiting.remove(next.expect("just waited for"));
             let answer = stream.read_n(9);
-            assert!(
-                answer.starts_with(b"waiting "),
-                "{why}: the {i}th was told {answer:?}"
-            );
+            assert!(answer.starts_with(b"waiting "), "{why}: the {i}th was told {answer:?}");
             stream.echo(b"and it goes on");
         }
         assert!(server.open() <= 2, "{why}: {} at once", server.open());
-        assert_eq!(
-            exchange(lb.addr(), b"last"),
-            b"last",
-            "{why}: places come back"
-        );
+        assert_eq!(exchange(lb.addr(), b"last"), b"last", "{why}: places come back");
     }
 }
 
@@ -120,14 +87,9 @@ fn one_listener_at_its_limit_does_not_hold_up_another() {
 
 #[test]
 fn a_backend_at_max_connections_passes_the_next_one_on_and_nobody_left_closes() {
-    let (a, b) = (
-        Server::new(tell_and_echo(b'a')),
-        Server::new(tell_and_echo(b'b')),
-    );
-    let lb = Setup::new()
-        .backend_with(a.addr, "max_connections = 1")
-        .backend_with(b.addr, "max_connections = 2")
-        .start();
+    let (a, b) = (Server::new(tell_and_echo(b'a')), Server::new(tell_and_echo(b'b')));
+    let lb =
+        Setup::new().backend_with(a.addr, "max_connections = 1").backend_with(b.addr, "max_connections = 2").start();
     let mut inside: Vec<_> = (0..3)
         .map(|_| {
             let stream = connect(lb.addr());
@@ -137,16 +99,9 @@ fn a_backend_at_max_connections_passes_the_next_one_on_and_nobody_left_closes() 
         .collect();
     inside.sort_by_key(|(name, _)| *name);
     let names: Vec<u8> = inside.iter().map(|(name, _)| *name).collect();
-    assert_eq!(
-        String::from_utf8_lossy(&names),
-        "abb",
-        "three places for three"
-    );
+    assert_eq!(String::from_utf8_lossy(&names), "abb", "three places for three");
     for _ in 0..3 {
-        assert!(
-            closed_without_data(lb.addr()),
-            "there is no fourth place, and no queue"
-        );
+        assert!(closed_without_data(lb.addr()), "there is no fourth place, and no queue");
     }
     drop(inside.remove(0));
     let mut next = None;
@@ -183,10 +138,7 @@ fn crowd(lb: &L4lb, n: usize) -> Vec<TcpStream> {
 }
 
 fn warnings(lb: &L4lb) -> Vec<String> {
-    lb.log()
-        .into_iter()
-        .filter(|line| line.to_uppercase().contains("WARN"))
-        .collect()
+    lb.log().into_iter().filter(|line| line.to_uppercase().contains("WARN")).collect()
 }
 
 #[test]
@@ -201,17 +153,12 @@ fn without_a_limit_of_its_own_the_descriptor_limit_makes_clients_wait() {
         let mut clients = crowd(&lb, 200);
         let served = |stream: &TcpStream| !stream.is_silent_for(Duration::from_millis(1));
         wait_until("some are served", || served(&clients[0]));
-        lb.wait_for_log("that accepting pauses", |line| {
-            line.to_uppercase().contains("WARN")
-        });
+        lb.wait_for_log("that accepting pauses", |line| line.to_uppercase().contains("WARN"));
         assert_no_spin(&lb);
         let warned = warnings(&lb);
         assert_eq!(warned.len(), 1, "one warning for one pause: {warned:#?}");
         let inside = clients.iter().filter(|stream| served(stream)).count();
-        assert!(
-            (20..=100).contains(&inside),
-            "{inside} of 200 are inside with 200 descriptors for two each"
-        );
+        assert!((20..=100).contains(&inside), "{inside} of 200 are inside with 200 descriptors for two each");
         // everyone gets his turn as others leave
         for round in 0..200 {
             let mut next = None;
@@ -221,14 +168,9 @@ fn without_a_limit_of_its_own_the_descriptor_limit_makes_clients_wait() {
             });
             let stream = clients.remove(next.expect("just waited for"));
             let answer = stream.read_n(4);
-            assert!(
-                answer.iter().all(u8::is_ascii_digit),
-                "client {round} was told {answer:?}"
-            );
+            assert!(answer.iter().all(u8::is_ascii_digit), "client {round} was told {answer:?}");
         }
-        note(&format!(
-            "{inside} clients at once fit into 200 descriptors with {workers} worker(s)"
-        ));
+        note(&format!("{inside} clients at once fit into 200 descriptors with {workers} worker(s)"));
         let mut lb = lb;
         assert!(lb.is_running());
     }
@@ -245,12 +187,8 @@ fn out_of_descriptors_it_pauses_with_a_warning_and_goes_on_by_itself() {
         .start();
     for round in 0..3 {
         let clients = crowd(&lb, 150);
-        wait_until("the first is served or refused", || {
-            !clients[0].is_silent_for(Duration::from_millis(1))
-        });
-        lb.wait_for_log("that accepting pauses", |line| {
-            line.to_uppercase().contains("WARN")
-        });
+        wait_until("the first is served or refused", || !clients[0].is_silent_for(Duration::from_millis(1)));
+        lb.wait_for_log("that accepting pauses", |line| line.to_uppercase().contains("WARN"));
         assert_no_spin(&lb);
         drop(clients);
         wait_until("it goes on by itself", || {
@@ -261,11 +199,6 @@ fn out_of_descriptors_it_pauses_with_a_warning_and_goes_on_by_itself() {
             }
         });
         let warned = warnings(&lb);
-        assert!(
-            warned.len() <= 10 * (round + 1),
-            "{} lines in {} rounds: {warned:#?}",
-            warned.len(),
-            round + 1
-        );
+        assert!(warned.len() <= 10 * (round + 1), "{} lines in {} rounds: {warned:#?}", warned.len(), round + 1);
     }
 }

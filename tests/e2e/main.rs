@@ -5,6 +5,8 @@
 //! line, the file, the log line that names an address, and what happens on the wire.
 //! `L4LB_BIN=/some/l4lb` runs the same tests against another binary.
 
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
 mod support;
 
 mod backpressure;

@@ -28,22 +28,11 @@ fn is_served(lb: &L4lb) -> bool {
 /// How to run a program with `hosts` as its /etc/hosts, in a mount namespace of its own; `None` where that is not allowed.
 fn with_hosts(hosts: &Path) -> Option<Vec<String>> {
     let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    let attempts: [&[&str]; 2] = [
-        &["unshare", "--mount"],
-        &["unshare", "--user", "--map-root-user", "--mount"],
-    ];
+    let attempts: [&[&str]; 2] = [&["unshare", "--mount"], &["unshare", "--user", "--map-root-user", "--mount"]];
     for attempt in attempts {
         let mut wrapper: Vec<String> = attempt.iter().map(|s| s.to_string()).collect();
-        wrapper.extend([
-            "sh".into(),
-            "-c".into(),
-            script.into(),
-            hosts.display().to_string(),
-        ]);
-        let trial = Command::new(&wrapper[0])
-            .args(&wrapper[1..])
-            .arg("true")
-            .output();
+        wrapper.extend(["sh".into(), "-c".into(), script.into(), hosts.display().to_string()]);
+        let trial = Command::new(&wrapper[0]).args(&wrapper[1..]).arg("true").output();
         if trial.is_ok_and(|output| output.status.success()) {
             return Some(wrapper);
         }
@@ -70,13 +59,10 @@ fn localhost_works_when_the_backend_listens_on_ipv6_only() {
     }
     let echo = echo_on("[::1]:0").expect("IPv6");
     let mut setup = Setup::to(format_args!("localhost:{}", echo.addr.port()));
-    let known = ("localhost", 0)
-        .to_socket_addrs()
-        .expect("localhost resolves");
+    let known = ("localhost", 0).to_socket_addrs().expect("localhost resolves");
     let hosts = tempfile::NamedTempFile::new().expect("a file");
     if !known.into_iter().any(|addr| addr.is_ipv6()) {
-        std::fs::write(hosts.path(), "127.0.0.1 localhost\n::1 localhost\n")
-            .expect("the file is ours");
+        std::fs::write(hosts.path(), "127.0.0.1 localhost\n::1 localhost\n").expect("the file is ours");
         match with_hosts(hosts.path()) {
             Some(wrapper) => setup = setup.wrapped(wrapper),
             None => return,
@@ -91,11 +77,7 @@ fn localhost_works_when_the_backend_listens_on_ipv6_only() {
 #[test]
 fn all_addresses_of_a_name_are_tried_at_each_connect() {
     let hosts = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(
-        hosts.path(),
-        "127.0.0.2 many.test\n127.0.0.3 many.test\n127.0.0.4 many.test\n",
-    )
-    .expect("ours");
+    std::fs::write(hosts.path(), "127.0.0.2 many.test\n127.0.0.3 many.test\n127.0.0.4 many.test\n").expect("ours");
     let Some(wrapper) = with_hosts(hosts.path()) else {
         return;
     };
@@ -113,16 +95,11 @@ fn all_addresses_of_a_name_are_tried_at_each_connect() {
 #[test]
 fn a_name_that_does_not_resolve_leaves_its_backend_down_and_the_others_serve() {
     let echo = Server::echo();
-    let lb = Setup::to("nowhere.invalid:80")
-        .backend(echo.addr)
-        .backend("elsewhere.invalid:80")
-        .start();
+    let lb = Setup::to("nowhere.invalid:80").backend(echo.addr).backend("elsewhere.invalid:80").start();
     for i in 0..20 {
         assert!(is_served(&lb), "client {i}");
     }
-    lb.wait_for_log("which name does not resolve", |line| {
-        line.contains("nowhere.invalid")
-    });
+    lb.wait_for_log("which name does not resolve", |line| line.contains("nowhere.invalid"));
 }
 
 #[test]
@@ -171,9 +148,7 @@ fn a_listener_on_every_address_takes_clients_of_both_families() {
 #[test]
 fn a_listener_may_have_several_addresses() {
     let echo = Server::echo();
-    let lb = Setup::to(echo.addr)
-        .bind("[\"127.0.0.1:0\", \"127.0.0.2:0\", \"localhost:0\"]")
-        .start();
+    let lb = Setup::to(echo.addr).bind("[\"127.0.0.1:0\", \"127.0.0.2:0\", \"localhost:0\"]").start();
     let addrs = lb.addrs();
     assert!(addrs.len() >= 3, "it told {addrs:?}");
     for addr in addrs {
@@ -184,10 +159,7 @@ fn a_listener_may_have_several_addresses() {
 #[test]
 fn names_are_not_resolved_on_the_data_path() {
     let (echo, refusing) = (Server::echo(), Refusing::new());
-    let lb = Setup::to("nowhere.invalid:80")
-        .backend(echo.addr)
-        .backend(refusing.addr)
-        .start();
+    let lb = Setup::to("nowhere.invalid:80").backend(echo.addr).backend(refusing.addr).start();
     let mut slowest = Duration::ZERO;
     for _ in 0..100 {
         let asked = Instant::now();
@@ -195,8 +167,5 @@ fn names_are_not_resolved_on_the_data_path() {
         slowest = slowest.max(asked.elapsed());
     }
     // a resolver that has nobody to ask takes five seconds (resolv.conf(5), timeout)
-    assert!(
-        slowest < Duration::from_secs(2),
-        "the slowest of 100 took {slowest:?}"
-    );
+    assert!(slowest < Duration::from_secs(2), "the slowest of 100 took {slowest:?}");
 }

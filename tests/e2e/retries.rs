@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::ports::{Blackhole, Refusing};
-use crate::support::{
-    Client, L4lb, PATIENCE, Server, Setup, closed_without_data, connect, exchange, server,
-};
+use crate::support::{Client, L4lb, PATIENCE, Server, Setup, closed_without_data, connect, exchange, server};
 
 /// "At once" on a machine that may be busy; every timeout in l4lb is longer.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -17,10 +15,9 @@ fn is_served(lb: &L4lb) -> bool {
 #[test]
 fn every_client_is_served_when_one_of_two_backends_refuses() {
     let (refusing, echo) = (Refusing::new(), Server::echo());
-    for (why, first, second) in [
-        ("the first refuses", refusing.addr, echo.addr),
-        ("the second refuses", echo.addr, refusing.addr),
-    ] {
+    for (why, first, second) in
+        [("the first refuses", refusing.addr, echo.addr), ("the second refuses", echo.addr, refusing.addr)]
+    {
         let lb = Setup::to(first).backend(second).start();
         for i in 0..50 {
             assert!(is_served(&lb), "{why}: client {i}");
@@ -42,20 +39,12 @@ fn a_message_sent_before_the_backend_is_found_is_not_lost_by_a_retry() {
 fn clients_are_closed_at_once_when_all_backends_refuse() {
     let refusing = [Refusing::new(), Refusing::new(), Refusing::new()];
     for n in 1..=3 {
-        let setup = refusing[..n]
-            .iter()
-            .fold(Setup::new().pool("retries = 5"), |setup, one| {
-                setup.backend(one.addr)
-            });
+        let setup = refusing[..n].iter().fold(Setup::new().pool("retries = 5"), |setup, one| setup.backend(one.addr));
         let lb = setup.start();
         for i in 0..5 {
             let asked = Instant::now();
             assert!(closed_without_data(lb.addr()), "client {i}, {n} backends");
-            assert!(
-                asked.elapsed() < AT_ONCE,
-                "client {i}, {n} backends: closed after {:?}",
-                asked.elapsed()
-            );
+            assert!(asked.elapsed() < AT_ONCE, "client {i}, {n} backends: closed after {:?}", asked.elapsed());
         }
     }
 }
@@ -66,13 +55,8 @@ fn retries_says_how_many_others_are_tried() {
     for (retries, served) in [(0, false), (2, false), (3, true), (9, true)] {
         let refusing = [Refusing::new(), Refusing::new(), Refusing::new()];
         let echo = Server::echo();
-        let setup = refusing
-            .iter()
-            .fold(Setup::new(), |setup, one| setup.backend(one.addr));
-        let lb = setup
-            .backend(echo.addr)
-            .pool(&format!("retries = {retries}"))
-            .start();
+        let setup = refusing.iter().fold(Setup::new(), |setup, one| setup.backend(one.addr));
+        let lb = setup.backend(echo.addr).pool(&format!("retries = {retries}")).start();
         let answer = {
             let stream = connect(lb.addr());
             let _ = std::io::Write::write_all(&mut &stream, b"x");
@@ -86,48 +70,35 @@ fn retries_says_how_many_others_are_tried() {
 #[test]
 fn a_connect_that_takes_longer_than_connect_timeout_goes_to_another_backend() {
     let (blackhole, echo) = (Blackhole::new(), Server::echo());
-    let lb = Setup::to(blackhole.addr)
-        .backend(echo.addr)
-        .pool("connect_timeout = \"300ms\"")
-        .start();
+    let lb = Setup::to(blackhole.addr).backend(echo.addr).pool("connect_timeout = \"300ms\"").start();
     let asked = Instant::now();
     assert!(is_served(&lb), "by the other one");
     let took = asked.elapsed();
-    assert!(
-        took >= Duration::from_millis(295),
-        "served after {took:?}: the first one was not waited for"
-    );
+    assert!(took >= Duration::from_millis(295), "served after {took:?}: the first one was not waited for");
     assert!(took < PATIENCE / 3, "served only after {took:?}");
 }
 
 #[test]
 fn a_connect_that_times_out_with_no_other_backend_closes_the_client() {
     let blackhole = Blackhole::new();
-    let lb = Setup::to(blackhole.addr)
-        .pool("connect_timeout = \"300ms\"")
-        .start();
+    let lb = Setup::to(blackhole.addr).pool("connect_timeout = \"300ms\"").start();
     let asked = Instant::now();
     assert!(closed_without_data(lb.addr()));
     let took = asked.elapsed();
-    assert!(
-        took >= Duration::from_millis(295),
-        "closed after {took:?}: connect_timeout was not heeded"
-    );
+    assert!(took >= Duration::from_millis(295), "closed after {took:?}: connect_timeout was not heeded");
     assert!(took < PATIENCE / 3, "closed only after {took:?}");
 }
 
 #[test]
 fn a_client_that_leaves_during_the_connect_leaves_nothing_behind() {
     let blackhole = Blackhole::new();
-    let lb = Setup::to(blackhole.addr)
-        .pool("connect_timeout = \"1h\"")
-        .start();
-    let at_start = crate::support::proc::descriptors(lb.pid());
+    let lb = Setup::to(blackhole.addr).pool("connect_timeout = \"1h\"").start();
+    let at_start = crate::support::proc::settled_descriptors(lb.pid());
     let clients: Vec<_> = (0..20).map(|_| connect(lb.addr())).collect();
     let descriptors = || crate::support::proc::descriptors(lb.pid());
     crate::support::wait_until("all are connecting", || descriptors() >= at_start + 40);
     clients.into_iter().for_each(Client::reset);
-    crate::support::wait_until("the descriptors are back", || descriptors() == at_start);
+    crate::support::proc::wait_for_descriptors(lb.pid(), at_start);
 }
 
 #[test]
@@ -135,11 +106,7 @@ fn a_backend_that_failed_is_set_aside_for_a_second() {
     let (dead, alive) = (Refusing::new(), Server::named("b"));
     let lb = Setup::to(dead.addr).backend(alive.addr).start();
     let before = Instant::now();
-    assert_eq!(
-        exchange(lb.addr(), b""),
-        b"b",
-        "the first one refuses, the second one serves"
-    );
+    assert_eq!(exchange(lb.addr(), b""), b"b", "the first one refuses, the second one serves");
     let failed = Instant::now();
     // From here on it would serve. That it is not asked shows that it is set aside.
     let revived = Server::on(dead.listen(), server::say("a"));
@@ -147,16 +114,10 @@ fn a_backend_that_failed_is_set_aside_for_a_second() {
         assert!(failed.elapsed() < PATIENCE, "it is never tried again");
     }
     let aside = before.elapsed();
-    assert!(
-        aside >= Duration::from_millis(950),
-        "tried again {aside:?} after it failed"
-    );
+    assert!(aside >= Duration::from_millis(950), "tried again {aside:?} after it failed");
     // ours is the first failure, so that nothing has doubled yet
     let late = failed.elapsed();
-    assert!(
-        late < Duration::from_secs(5),
-        "tried again only {late:?} after it failed"
-    );
+    assert!(late < Duration::from_secs(5), "tried again only {late:?} after it failed");
     assert!(revived.accepted() > 0);
 }
 
@@ -180,10 +141,6 @@ fn the_last_backend_is_never_set_aside() {
     }
     let _revived = Server::on(dead.listen(), server::say("a"));
     let asked = Instant::now();
-    assert_eq!(
-        exchange(lb.addr(), b""),
-        b"a",
-        "the very next connection tries it"
-    );
+    assert_eq!(exchange(lb.addr(), b""), b"a", "the very next connection tries it");
     assert!(asked.elapsed() < AT_ONCE, "after {:?}", asked.elapsed());
 }

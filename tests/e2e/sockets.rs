@@ -34,12 +34,8 @@ fn a_passed_socket_is_taken_by_the_listener_with_its_address() {
         let (socket, addr) = listening();
         // it comes before l4lb has started, and is served nevertheless: that is what passing sockets is for
         let early = crate::support::connect(addr);
-        let setup = Setup::to(server.addr)
-            .global(&format!("workers = {workers}\nshutdown_timeout = \"5s\""));
-        let lb = L4lb::start(
-            passing(vec![socket], "$$"),
-            &setup.bind(&format!("\"{addr}\"")).toml(),
-        );
+        let setup = Setup::to(server.addr).global(&format!("workers = {workers}\nshutdown_timeout = \"5s\""));
+        let lb = L4lb::start(passing(vec![socket], "$$"), &setup.bind(&format!("\"{addr}\"")).toml());
         assert_eq!(lb.addr(), addr);
         assert_eq!(early.read_n(1), b"a", "{workers} worker(s)");
         drop(early);
@@ -61,11 +57,7 @@ fn each_of_two_passed_sockets_finds_its_listener() {
         )
     };
     // the file names them in the other order: the address decides
-    let toml = format!(
-        "{}{}",
-        pool("two", b.addr, second_addr),
-        pool("one", a.addr, first_addr)
-    );
+    let toml = format!("{}{}", pool("two", b.addr, second_addr), pool("one", a.addr, first_addr));
     let lb = L4lb::start(passing(vec![first, second], "$$"), &toml);
     for _ in 0..5 {
         assert_eq!(exchange(first_addr, b""), b"a");
@@ -90,11 +82,7 @@ fn sockets_meant_for_another_process_are_not_touched() {
 
 #[test]
 fn systemd_socket_activate_starts_it_with_the_first_connection() {
-    if Command::new("systemd-socket-activate")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
+    if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         note("left out: systemd-socket-activate is not installed");
         return;
     }
@@ -103,11 +91,7 @@ fn systemd_socket_activate_starts_it_with_the_first_connection() {
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
     let toml = Setup::to(server.addr).bind(&format!("\"{addr}\"")).toml();
     let mut command = Command::new("systemd-socket-activate");
-    command
-        .arg("--listen")
-        .arg(addr.to_string())
-        .arg(binary())
-        .stdin(Stdio::null());
+    command.arg("--listen").arg(addr.to_string()).arg(binary()).stdin(Stdio::null());
     // l4lb runs, and tells its address, when somebody has come
     let first = std::thread::spawn(move || {
         let mut first = None;

@@ -5,9 +5,7 @@ use std::net::TcpStream;
 use std::thread;
 
 use crate::support::pattern::Checksum;
-use crate::support::{
-    Client, Ending, Pattern, Server, Setup, connect, proc, raise_descriptor_limit, wait_until,
-};
+use crate::support::{Client, Ending, Pattern, Server, Setup, connect, proc, raise_descriptor_limit, wait_until};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -18,9 +16,7 @@ fn send(mut stream: &TcpStream, pattern: Pattern, len: u64) {
     while at < len {
         let n = (len - at).min(buf.len() as u64) as usize;
         pattern.fill(at, &mut buf[..n]);
-        stream
-            .write_all(&buf[..n])
-            .unwrap_or_else(|e| panic!("writing at {at}: {e}"));
+        stream.write_all(&buf[..n]).unwrap_or_else(|e| panic!("writing at {at}: {e}"));
         at += n as u64;
     }
     stream.finish();
@@ -79,10 +75,7 @@ fn messages_of_every_size_come_back_as_they_were() {
             let mut writer = one.try_clone().expect("a descriptor is free");
             let sent = &message;
             scope.spawn(move || writer.write_all(sent).expect("the echo reads"));
-            assert!(
-                one.read_n(size) == message,
-                "{size} bytes on a connection that has seen {at}"
-            );
+            assert!(one.read_n(size) == message, "{size} bytes on a connection that has seen {at}");
         });
     }
     for size in sizes.into_iter().filter(|size| *size <= 65_537) {
@@ -98,32 +91,21 @@ fn two_thousand_clients_at_once_are_served_and_every_descriptor_comes_back() {
     raise_descriptor_limit();
     let server = Server::echo();
     let lb = Setup::to(server.addr).start();
-    let at_start = proc::descriptors(lb.pid());
+    let at_start = proc::settled_descriptors(lb.pid());
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(lb.addr())).collect();
     for (i, client) in clients.iter_mut().enumerate() {
-        client
-            .write_all(format!("client {i:5}").as_bytes())
-            .expect("a short message");
+        client.write_all(format!("client {i:5}").as_bytes()).expect("a short message");
     }
     for (i, client) in clients.iter_mut().enumerate() {
-        assert_eq!(
-            client.read_n(12),
-            format!("client {i:5}").as_bytes(),
-            "client {i}"
-        );
+        assert_eq!(client.read_n(12), format!("client {i:5}").as_bytes(), "client {i}");
     }
     let open = proc::descriptors(lb.pid());
-    assert!(
-        open >= at_start + 2 * CLIENTS,
-        "all are open at once, yet l4lb has {open} descriptors and had {at_start}"
-    );
+    assert!(open >= at_start + 2 * CLIENTS, "all are open at once, yet l4lb has {open} descriptors and had {at_start}");
     for (i, client) in clients.iter_mut().enumerate() {
         client.echo(format!("again {i}").as_bytes());
     }
     drop(clients);
-    wait_until("the descriptors are back at the start value", || {
-        proc::descriptors(lb.pid()) == at_start
-    });
+    proc::wait_for_descriptors(lb.pid(), at_start);
     wait_until("the backend has none open", || server.open() == 0);
 }
 
@@ -139,11 +121,7 @@ fn a_client_that_has_finished_sending_still_gets_the_whole_answer() {
     for len in [0, 1, 100_000, 2 * MIB] {
         let stream = connect(lb.addr());
         send(&stream, question, len);
-        assert_eq!(
-            receive(&stream, answer).bytes,
-            3 * MIB,
-            "the answer to {len} bytes"
-        );
+        assert_eq!(receive(&stream, answer).bytes, 3 * MIB, "the answer to {len} bytes");
         assert_eq!(server.outcome(), len, "the question of {len} bytes");
     }
 }
@@ -158,17 +136,9 @@ fn a_backend_that_has_finished_sending_still_gets_the_whole_request() {
     let lb = Setup::to(server.addr).start();
     for len in [0, 1, 100_000, 3 * MIB] {
         let stream = connect(lb.addr());
-        assert_eq!(
-            receive(&stream, answer).bytes,
-            1000,
-            "the backend speaks first and finishes"
-        );
+        assert_eq!(receive(&stream, answer).bytes, 1000, "the backend speaks first and finishes");
         send(&stream, question, len);
-        assert_eq!(
-            server.outcome(),
-            len,
-            "the client goes on after the backend has finished"
-        );
+        assert_eq!(server.outcome(), len, "the client goes on after the backend has finished");
     }
 }
 
@@ -182,9 +152,7 @@ fn small_messages_are_not_held_back_to_be_gathered() {
             if std::io::Read::read_exact(&mut stream, &mut answer).is_err() {
                 return;
             }
-            let _ = stream
-                .write_all(&answer[..1])
-                .and_then(|()| stream.write_all(&answer[1..]));
+            let _ = stream.write_all(&answer[..1]).and_then(|()| stream.write_all(&answer[1..]));
         }
     });
     let lb = Setup::to(server.addr).start();
@@ -197,8 +165,5 @@ fn small_messages_are_not_held_back_to_be_gathered() {
         assert_eq!(stream.read_n(2), b"ab");
         fastest = fastest.min(sent.elapsed());
     }
-    assert!(
-        fastest < std::time::Duration::from_millis(20),
-        "the fastest of 50 took {fastest:?}"
-    );
+    assert!(fastest < std::time::Duration::from_millis(20), "the fastest of 50 took {fastest:?}");
 }

@@ -12,12 +12,7 @@ use crate::support::{Client, Ending, Server, Setup, connect, proc};
 const MARK: u8 = b'!';
 
 fn send_urgent(stream: &TcpStream) {
-    assert_eq!(
-        SockRef::from(stream)
-            .send_out_of_band(&[MARK])
-            .expect("the peer reads"),
-        1
-    );
+    assert_eq!(SockRef::from(stream).send_out_of_band(&[MARK]).expect("the peer reads"), 1);
 }
 
 /// Reads `n` bytes besides [`MARK`].
@@ -45,12 +40,7 @@ fn urgent_data_from_the_client_does_not_stall_the_stream() {
         stream.write_all(before).expect("the backend reads");
         send_urgent(&stream);
         stream.write_all(after).expect("the backend reads");
-        assert_eq!(
-            stream.read_n(6),
-            message.as_bytes(),
-            "message {i}, urgent after {} bytes",
-            before.len()
-        );
+        assert_eq!(stream.read_n(6), message.as_bytes(), "message {i}, urgent after {} bytes", before.len());
     }
     server.outcome();
 }
@@ -70,9 +60,7 @@ fn urgent_data_from_the_backend_does_not_stall_the_stream() {
     let mut stream = connect(lb.addr());
     for i in 0..100 {
         let message = format!("{i:06}");
-        stream
-            .write_all(message.as_bytes())
-            .expect("the backend reads");
+        stream.write_all(message.as_bytes()).expect("the backend reads");
         assert_eq!(read_unmarked(&stream, 6), message.as_bytes(), "message {i}");
     }
     server.outcome();
@@ -84,8 +72,7 @@ fn urgent_data_in_a_bulk_transfer_loses_nothing_around_it() {
     let piece = [b'x'; 40_000];
     let server = Server::new(move |stream: TcpStream| {
         let mut plain = 0;
-        let ending =
-            stream.drain(|bytes| plain += bytes.iter().filter(|byte| **byte == b'x').count());
+        let ending = stream.drain(|bytes| plain += bytes.iter().filter(|byte| **byte == b'x').count());
         assert_eq!(ending, Ending::Clean);
         plain
     });
@@ -110,10 +97,7 @@ fn urgent_data_that_nothing_follows_does_not_keep_l4lb_busy() {
     let mut stream = connect(lb.addr());
     send_urgent(&stream);
     let cpu = proc::cpu_time_over(lb.pid(), Duration::from_secs(1));
-    assert!(
-        cpu < Duration::from_millis(200),
-        "{cpu:?} of CPU time in a second of silence"
-    );
+    assert!(cpu < Duration::from_millis(200), "{cpu:?} of CPU time in a second of silence");
     stream.write_all(b"and on").expect("the backend reads");
     assert_eq!(read_unmarked(&stream, 6), b"and on");
 }

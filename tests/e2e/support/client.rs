@@ -7,15 +7,14 @@ use std::time::Duration;
 use super::PATIENCE;
 
 /// A connection to `addr` on which no read or write takes longer than [`PATIENCE`].
-pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&addr, PATIENCE)
-        .unwrap_or_else(|e| panic!("connecting to {addr}: {e}"));
+pub fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap_or_else(|e| panic!("connecting to {addr}: {e}"));
     bounded(&stream);
     stream
 }
 
 /// Gives every read and write of `stream` a bound, and no delay to small writes.
-pub(crate) fn bounded(stream: &TcpStream) {
+pub fn bounded(stream: &TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
     stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
     stream.set_nodelay(true).expect("TCP");
@@ -23,7 +22,7 @@ pub(crate) fn bounded(stream: &TcpStream) {
 
 /// How a connection ended, seen by its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// End of file: the peer says that this was all.
     Clean,
     /// The connection was reset: the peer says that this was not all.
@@ -31,7 +30,7 @@ pub(crate) enum Ending {
 }
 
 /// What the tests do with a connection, on either side.
-pub(crate) trait Client {
+pub trait Client {
     /// Reads to the end, handing each piece to `each`; how it ended.
     fn drain(&self, each: impl FnMut(&[u8])) -> Ending;
 
@@ -76,27 +75,22 @@ impl Client for TcpStream {
 
     fn read_n(&self, n: usize) -> Vec<u8> {
         let mut bytes = vec![0; n];
-        Read::read_exact(&mut &*self, &mut bytes)
-            .unwrap_or_else(|e| panic!("reading {n} bytes: {e}"));
+        Read::read_exact(&mut &*self, &mut bytes).unwrap_or_else(|e| panic!("reading {n} bytes: {e}"));
         bytes
     }
 
     fn echo(&self, message: &[u8]) {
-        Write::write_all(&mut &*self, message)
-            .unwrap_or_else(|e| panic!("writing {} bytes: {e}", message.len()));
+        Write::write_all(&mut &*self, message).unwrap_or_else(|e| panic!("writing {} bytes: {e}", message.len()));
         let back = self.read_n(message.len());
         assert!(back == message, "{} bytes came back changed", message.len());
     }
 
     fn finish(&self) {
-        self.shutdown(Shutdown::Write)
-            .expect("the connection is still there");
+        self.shutdown(Shutdown::Write).expect("the connection is still there");
     }
 
     fn reset(self) {
-        socket2::SockRef::from(&self)
-            .set_linger(Some(Duration::ZERO))
-            .expect("TCP");
+        socket2::SockRef::from(&self).set_linger(Some(Duration::ZERO)).expect("TCP");
     }
 
     fn is_silent_for(&self, span: Duration) -> bool {
@@ -108,7 +102,7 @@ impl Client for TcpStream {
 }
 
 /// Sends `message` to `addr`, finishes, and returns everything that comes back until a clean end.
-pub(crate) fn exchange(addr: SocketAddr, message: &[u8]) -> Vec<u8> {
+pub fn exchange(addr: SocketAddr, message: &[u8]) -> Vec<u8> {
     let mut stream = connect(addr);
     stream.write_all(message).expect("a short message");
     stream.finish();
@@ -118,7 +112,7 @@ pub(crate) fn exchange(addr: SocketAddr, message: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a connection to `addr` is closed, by end or reset, without a byte.
-pub(crate) fn closed_without_data(addr: SocketAddr) -> bool {
+pub fn closed_without_data(addr: SocketAddr) -> bool {
     let stream = connect(addr);
     stream.read_all().0.is_empty()
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::{PATIENCE, wait_until};
 
 /// The binary under test.
-pub(crate) fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("L4LB_BIN").map_or_else(|| env!("CARGO_BIN_EXE_l4lb").into(), PathBuf::from)
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn binary() -> PathBuf {
 ///
 /// Health checks are off: the tests count what backends see.
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
+pub struct Setup {
     pub global: String,
     pub bind: String,
     pub listener: String,
@@ -36,7 +36,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Two workers, 127.0.0.1, no backend, a drain that does not outlast anyone's patience.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Setup {
             global: "workers = 2\nshutdown_timeout = \"5s\"\n".into(),
             bind: "\"127.0.0.1:0\"".into(),
@@ -48,74 +48,60 @@ impl Setup {
     }
 
     /// The usual: everything goes to `address`.
-    pub(crate) fn to(address: impl Display) -> Self {
+    pub fn to(address: impl Display) -> Self {
         Setup::new().backend(address)
     }
 
     /// Replaces what `[global]` says, wholly.
-    pub(crate) fn global(mut self, lines: &str) -> Self {
+    pub fn global(mut self, lines: &str) -> Self {
         self.global = lines.into();
         self
     }
 
-    pub(crate) fn listener(mut self, lines: &str) -> Self {
+    pub fn listener(mut self, lines: &str) -> Self {
         self.listener = lines.into();
         self
     }
 
-    pub(crate) fn bind(mut self, toml_value: &str) -> Self {
+    pub fn bind(mut self, toml_value: &str) -> Self {
         self.bind = toml_value.into();
         self
     }
 
-    pub(crate) fn pool(mut self, lines: &str) -> Self {
+    pub fn pool(mut self, lines: &str) -> Self {
         self.pool = lines.into();
         self
     }
 
-    pub(crate) fn backend(self, address: impl Display) -> Self {
+    pub fn backend(self, address: impl Display) -> Self {
         self.backend_with(address, "")
     }
 
-    pub(crate) fn backend_with(mut self, address: impl Display, lines: &str) -> Self {
-        write!(
-            self.backends,
-            "[[pool.backend]]\naddress = \"{address}\"\n{lines}\n"
-        )
-        .expect("a string grows");
+    pub fn backend_with(mut self, address: impl Display, lines: &str) -> Self {
+        write!(self.backends, "[[pool.backend]]\naddress = \"{address}\"\n{lines}\n").expect("a string grows");
         self
     }
 
-    pub(crate) fn wrapped<S: Into<OsString>>(
-        mut self,
-        wrapper: impl IntoIterator<Item = S>,
-    ) -> Self {
+    pub fn wrapped<S: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = S>) -> Self {
         self.wrapper = wrapper.into_iter().map(Into::into).collect();
         self
     }
 
-    pub(crate) fn toml(&self) -> String {
-        let Setup {
-            global,
-            bind,
-            listener,
-            pool,
-            backends,
-            ..
-        } = self;
+    pub fn toml(&self) -> String {
+        let Setup { global, bind, listener, pool, backends, .. } = self;
         format!(
             "[global]\n{global}\n[[listener]]\nname = \"in\"\nprotocol = \"tcp\"\nbind = {bind}\npool = \"out\"\n{listener}\n\
              [[pool]]\nname = \"out\"\nhealth_check = {{ kind = \"none\" }}\n{pool}\n{backends}"
         )
     }
 
-    pub(crate) fn start(self) -> L4lb {
+    pub fn start(self) -> L4lb {
         L4lb::start(command(&self.wrapper), &self.toml())
     }
 }
 
 /// The program, run by `wrapper` when there is one.
-pub(crate) fn command(wrapper: &[OsString]) -> Command {
+pub fn command(wrapper: &[OsString]) -> Command {
     let mut command = match wrapper {
         [] => Command::new(binary()),
         [first, rest @ ..] => {
@@ -167,17 +153,13 @@ impl Log {
             if lines.1 || left.is_zero() {
                 return None;
             }
-            lines = self
-                .grown
-                .wait_timeout(lines, left)
-                .expect("never poisoned")
-                .0;
+            lines = self.grown.wait_timeout(lines, left).expect("never poisoned").0;
         }
     }
 }
 
 /// A running l4lb. When it goes out of scope it is asked to end, and must do so cleanly.
-pub(crate) struct L4lb {
+pub struct L4lb {
     child: Child,
     log: Arc<Log>,
     listeners: Vec<(String, SocketAddr)>,
@@ -187,16 +169,14 @@ pub(crate) struct L4lb {
 
 impl L4lb {
     /// Starts `command` with `-c` and a file of this text, and waits until every listener has told its address.
-    pub(crate) fn start(mut command: Command, toml: &str) -> L4lb {
+    pub fn start(mut command: Command, toml: &str) -> L4lb {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("lb.toml");
         std::fs::write(&file, toml).expect("the file can be written");
         command.arg("-c").arg(&file);
         let expected = binds(toml);
         let complete = |told: &[(String, SocketAddr)]| {
-            expected
-                .iter()
-                .all(|(name, n)| told.iter().filter(|(told, _)| told == name).count() >= *n)
+            expected.iter().all(|(name, n)| told.iter().filter(|(told, _)| told == name).count() >= *n)
         };
         let lb = Self::launch(command, Some(dir), complete);
         lb.unwrap_or_else(|said| panic!("l4lb did not start with\n{toml}\nit said\n{said}"))
@@ -206,7 +186,7 @@ impl L4lb {
     ///
     /// # Errors
     /// What the program said, when it ended instead.
-    pub(crate) fn start_with_flags(command: Command) -> Result<L4lb, String> {
+    pub fn start_with_flags(command: Command) -> Result<L4lb, String> {
         Self::launch(command, None, |told| !told.is_empty())
     }
 
@@ -215,10 +195,7 @@ impl L4lb {
         dir: Option<TempDir>,
         complete: impl Fn(&[(String, SocketAddr)]) -> bool,
     ) -> Result<L4lb, String> {
-        let mut child = command
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         drop(command); // and with it what it passes on
         let log = Arc::new(Log::default());
         log.clone().read_from(child.stderr.take().expect("piped"));
@@ -228,62 +205,46 @@ impl L4lb {
             let _ = child.wait();
             return Err(log.text());
         };
-        Ok(L4lb {
-            child,
-            log,
-            listeners,
-            ended: None,
-            _dir: dir,
-        })
+        Ok(L4lb { child, log, listeners, ended: None, _dir: dir })
     }
 
     /// Where the first listener is.
-    pub(crate) fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         self.listeners[0].1
     }
 
     /// Where the listener `name` is.
-    pub(crate) fn addr_of(&self, name: &str) -> SocketAddr {
-        self.listeners
-            .iter()
-            .find(|(told, _)| told == name)
-            .unwrap_or_else(|| panic!("no listener {name}"))
-            .1
+    pub fn addr_of(&self, name: &str) -> SocketAddr {
+        self.listeners.iter().find(|(told, _)| told == name).unwrap_or_else(|| panic!("no listener {name}")).1
     }
 
     /// All addresses, in the order told.
-    pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
+    pub fn addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|(_, addr)| *addr).collect()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What it has said so far.
-    pub(crate) fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.log.lines.lock().expect("never poisoned").0.clone()
     }
 
     /// Waits until a line of the log is as `wanted` says.
-    pub(crate) fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) {
-        let found = self
-            .log
-            .wait(|lines| lines.iter().any(|line| wanted(line)).then_some(()));
-        assert!(
-            found.is_some(),
-            "the log does not say {what}:\n{}",
-            self.log.text()
-        );
+    pub fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let found = self.log.wait(|lines| lines.iter().any(|line| wanted(line)).then_some(()));
+        assert!(found.is_some(), "the log does not say {what}:\n{}", self.log.text());
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         assert!(self.ended.is_none(), "l4lb has ended already");
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child and still there");
     }
 
     /// Waits until it has ended by itself.
-    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
             return status;
         }
@@ -294,10 +255,8 @@ impl L4lb {
         self.ended.expect("just waited for")
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.ended = self
-            .ended
-            .or_else(|| self.child.try_wait().expect("it is our child"));
+    pub fn is_running(&mut self) -> bool {
+        self.ended = self.ended.or_else(|| self.child.try_wait().expect("it is our child"));
         self.ended.is_none()
     }
 }
@@ -318,10 +277,7 @@ impl Drop for L4lb {
             if Instant::now() > until {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                panic!(
-                    "l4lb did not end {PATIENCE:?} after SIGTERM; it said\n{}",
-                    self.log.text()
-                );
+                panic!("l4lb did not end {PATIENCE:?} after SIGTERM; it said\n{}", self.log.text());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -333,23 +289,13 @@ impl Drop for L4lb {
 }
 
 /// A run with these arguments that is expected to end by itself: its exit code and what it wrote to standard error.
-pub(crate) fn run_to_end<S: AsRef<OsStr>>(
-    args: impl IntoIterator<Item = S>,
-) -> (Option<i32>, String) {
-    run_command_to_end(
-        Command::new(binary())
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null()),
-    )
+pub fn run_to_end<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> (Option<i32>, String) {
+    run_command_to_end(Command::new(binary()).args(args).stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
 /// A run that is expected to end by itself: its exit code and what it wrote to standard error.
-pub(crate) fn run_command_to_end(command: &mut Command) -> (Option<i32>, String) {
-    let mut child = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+pub fn run_command_to_end(command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let log = Arc::new(Log::default());
     log.clone().read_from(child.stderr.take().expect("piped"));
     let started = Instant::now();
@@ -370,15 +316,10 @@ pub(crate) fn run_command_to_end(command: &mut Command) -> (Option<i32>, String)
 
 /// How many addresses each listener of the file binds, at least.
 fn binds(toml: &str) -> Vec<(String, usize)> {
-    let table: toml::Table = toml
-        .parse()
-        .unwrap_or_else(|e| panic!("the test's own file is wrong: {e}\n{toml}"));
+    let table: toml::Table = toml.parse().unwrap_or_else(|e| panic!("the test's own file is wrong: {e}\n{toml}"));
     let listeners = table["listener"].as_array().expect("an array of tables");
     let bind = |l: &toml::Value| l["bind"].as_array().map_or(1, Vec::len);
-    listeners
-        .iter()
-        .map(|l| (l["name"].as_str().expect("a name").to_owned(), bind(l)))
-        .collect()
+    listeners.iter().map(|l| (l["name"].as_str().expect("a name").to_owned(), bind(l))).collect()
 }
 
 /// The listeners that the log names, in its order, each address once.
@@ -387,14 +328,8 @@ fn addresses(lines: &[String]) -> Vec<(String, SocketAddr)> {
     for line in lines {
         let parsed = line.split_once("listener ").and_then(|(_, rest)| {
             let (name, rest) = rest.split_once(" on ")?;
-            let address = rest
-                .split_whitespace()
-                .next()?
-                .trim_end_matches([',', ';', '.']);
-            Some((
-                name.trim_matches(['"', '`', '\'']).to_owned(),
-                address.parse().ok()?,
-            ))
+            let address = rest.split_whitespace().next()?.trim_end_matches([',', ';', '.']);
+            Some((name.trim_matches(['"', '`', '\'']).to_owned(), address.parse().ok()?))
         });
         if let Some(parsed) = parsed.filter(|parsed| !told.contains(parsed)) {
             told.push(parsed);

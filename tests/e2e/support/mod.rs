@@ -4,51 +4,49 @@
 //! Everything here waits for a condition with a bound, ends what it started by process id, and leaves
 //! nothing behind, also when a test fails.
 
-pub(crate) mod client;
-pub(crate) mod l4lb;
-pub(crate) mod pattern;
-pub(crate) mod ports;
-pub(crate) mod proc;
-pub(crate) mod programs;
-pub(crate) mod server;
+pub mod client;
+pub mod l4lb;
+pub mod pattern;
+pub mod ports;
+pub mod proc;
+pub mod programs;
+pub mod server;
 
 use std::io::Write;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Client, Ending, closed_without_data, connect, exchange};
-pub(crate) use l4lb::{L4lb, Setup};
-pub(crate) use pattern::Pattern;
-pub(crate) use server::Server;
+pub use client::{Client, Ending, closed_without_data, connect, exchange};
+pub use l4lb::{L4lb, Setup};
+pub use pattern::Pattern;
+pub use server::Server;
 
 /// How long anything that must happen may take. Far above what it takes, so that a loaded machine passes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `done` says so; fails with `what` when it takes longer than [`PATIENCE`].
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    assert!(poll_until(done), "waited {PATIENCE:?} in vain until {what}");
+}
+
+/// Waits until `done` says so; false when it takes longer than [`PATIENCE`].
+fn poll_until(mut done: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     while !done() {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
-        );
+        if started.elapsed() > PATIENCE {
+            return false;
+        }
         pause();
     }
+    true
 }
 
 /// Waits until `value` has stayed the same for `calm`, and returns it.
-pub(crate) fn wait_until_still<T: PartialEq>(
-    what: &str,
-    calm: Duration,
-    mut value: impl FnMut() -> T,
-) -> T {
+pub fn wait_until_still<T: PartialEq>(what: &str, calm: Duration, mut value: impl FnMut() -> T) -> T {
     let started = Instant::now();
     let (mut last, mut since) = (value(), Instant::now());
     while since.elapsed() < calm {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
-        );
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
         pause();
         let now = value();
         if now != last {
@@ -64,7 +62,7 @@ fn pause() {
 }
 
 /// Raises the soft limit of descriptors to the hard one, once, for this process and those it starts.
-pub(crate) fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -74,14 +72,10 @@ pub(crate) fn raise_descriptor_limit() {
 }
 
 /// Tells `scripts/test` something worth a line in its summary: a figure, or what this machine cannot show.
-pub(crate) fn note(line: &str) {
+pub fn note(line: &str) {
     eprintln!("note: {line}");
     if let Some(path) = std::env::var_os("L4LB_TEST_NOTES") {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path);
-        file.and_then(|mut file| writeln!(file, "{line}"))
-            .expect("the notes can be written");
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}")).expect("the notes can be written");
     }
 }

@@ -2,7 +2,7 @@
 
 /// An endless stream of bytes, another one for each seed. The byte at a position depends on seed and position alone.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     pub seed: u64,
 }
 
@@ -15,7 +15,7 @@ impl Pattern {
     }
 
     /// Fills `buf` with what stands at `at`.
-    pub(crate) fn fill(self, at: u64, buf: &mut [u8]) {
+    pub fn fill(self, at: u64, buf: &mut [u8]) {
         let (mut position, mut rest) = (at, buf);
         while !rest.is_empty() {
             let skip = (position % 8) as usize;
@@ -28,47 +28,35 @@ impl Pattern {
     }
 
     /// `len` bytes from `at` on.
-    pub(crate) fn bytes(self, at: u64, len: usize) -> Vec<u8> {
+    pub fn bytes(self, at: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.fill(at, &mut bytes);
         bytes
     }
 
     /// Fails unless `found` is what stands at `at`.
-    pub(crate) fn check(self, at: u64, found: &[u8]) {
+    pub fn check(self, at: u64, found: &[u8]) {
         let expected = self.bytes(at, found.len());
-        if let Some(off) = (0..found.len())
-            .find(|&i| found[i] != expected[i])
-            .filter(|_| expected != found)
-        {
-            panic!(
-                "byte {} of the stream is {:#x} and should be {:#x}",
-                at + off as u64,
-                found[off],
-                expected[off]
-            );
+        if let Some(off) = (0..found.len()).find(|&i| found[i] != expected[i]).filter(|_| expected != found) {
+            panic!("byte {} of the stream is {:#x} and should be {:#x}", at + off as u64, found[off], expected[off]);
         }
     }
 }
 
 /// A checksum over a stream, taken piece by piece (FNV-1a over words, the tail padded).
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Checksum {
+pub struct Checksum {
     state: u64,
     tail: Vec<u8>,
     pub bytes: u64,
 }
 
 impl Checksum {
-    pub(crate) fn new() -> Self {
-        Checksum {
-            state: 0xcbf2_9ce4_8422_2325,
-            tail: Vec::new(),
-            bytes: 0,
-        }
+    pub fn new() -> Self {
+        Checksum { state: 0xcbf2_9ce4_8422_2325, tail: Vec::new(), bytes: 0 }
     }
 
-    pub(crate) fn add(&mut self, mut piece: &[u8]) {
+    pub fn add(&mut self, mut piece: &[u8]) {
         self.bytes += piece.len() as u64;
         while !self.tail.is_empty() && self.tail.len() < 8 && !piece.is_empty() {
             self.tail.push(piece[0]);
@@ -89,9 +77,7 @@ impl Checksum {
 
     fn mix(&mut self, word: &[u8]) {
         let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
-        self.state = (self.state ^ word)
-            .wrapping_mul(0x0000_0100_0000_01b3)
-            .rotate_left(23);
+        self.state = (self.state ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
     }
 }
 
@@ -109,10 +95,7 @@ fn a_pattern_shows_a_byte_that_is_out_of_place() {
             bytes
         }),
     ] {
-        assert!(
-            std::panic::catch_unwind(|| pattern.check(13, &found)).is_err(),
-            "{why}"
-        );
+        assert!(std::panic::catch_unwind(|| pattern.check(13, &found)).is_err(), "{why}");
     }
 }
 

@@ -16,7 +16,7 @@ use super::ports::free_port;
 use super::{PATIENCE, wait_until};
 
 /// A server program with its own directory, ended by its id when it goes out of scope.
-pub(crate) struct Program {
+pub struct Program {
     pub addr: SocketAddr,
     child: Child,
     stop: Signal,
@@ -24,11 +24,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child");
     }
 }
@@ -48,33 +48,20 @@ impl Drop for Program {
 }
 
 /// Starts a program that cannot tell its port: on one that is free, on another when that was taken meanwhile.
-fn start(
-    name: &str,
-    stop: Signal,
-    mut attempt: impl FnMut(u16, &Path) -> Option<Child>,
-) -> Program {
+fn start(name: &str, stop: Signal, mut attempt: impl FnMut(u16, &Path) -> Option<Child>) -> Program {
     for _ in 0..10 {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
         let port = free_port();
         if let Some(child) = attempt(port, dir.path()) {
-            return Program {
-                addr: SocketAddr::from(([127, 0, 0, 1], port)),
-                child,
-                stop,
-                _dir: dir,
-            };
+            return Program { addr: SocketAddr::from(([127, 0, 0, 1], port)), child, stop, _dir: dir };
         }
     }
     panic!("{name} did not start on any of ten ports");
 }
 
 /// Waits until the child says `ready` in `output`; kills it when it ends or is silent instead.
-fn ready_when_it_says(
-    ready: &'static str,
-    mut child: Child,
-    output: impl Read + Send + 'static,
-) -> Option<Child> {
+fn ready_when_it_says(ready: &'static str, mut child: Child, output: impl Read + Send + 'static) -> Option<Child> {
     let (tell, told) = channel();
     std::thread::spawn(move || {
         let mut output = BufReader::new(output);
@@ -98,30 +85,15 @@ fn ready_when_it_says(
 
 fn spawn(command: &mut Command) -> Child {
     command.stdin(Stdio::null());
-    command
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}; scripts/test installs what is missing"))
+    command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}; scripts/test installs what is missing"))
 }
 
 /// A redis that keeps nothing on disk.
-pub(crate) fn redis() -> Program {
+pub fn redis() -> Program {
     start("redis-server", Signal::SIGTERM, |port, dir| {
         let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        command
-            .arg("--dir")
-            .arg(dir)
-            .args(["--tcp-backlog", "1024"])
-            .stdout(Stdio::piped());
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg(dir).args(["--tcp-backlog", "1024"]).stdout(Stdio::piped());
         let mut child = spawn(&mut command);
         let output = child.stdout.take().expect("piped");
         ready_when_it_says("Ready to accept connections", child, output)
@@ -129,26 +101,15 @@ pub(crate) fn redis() -> Program {
 }
 
 /// Where the programs of PostgreSQL are: on PATH, or in Debian's directory of the newest version.
-pub(crate) fn postgres_bin(name: &str) -> PathBuf {
-    let debian = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut found: Vec<_> = debian
-        .map(|entry| entry.path().join("bin").join(name))
-        .filter(|p| p.exists())
-        .collect();
-    found.sort_by_key(|path| {
-        path.components()
-            .rev()
-            .nth(2)
-            .and_then(|v| v.as_os_str().to_str()?.parse::<u32>().ok())
-    });
+pub fn postgres_bin(name: &str) -> PathBuf {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> = debian.map(|entry| entry.path().join("bin").join(name)).filter(|p| p.exists()).collect();
+    found.sort_by_key(|path| path.components().rev().nth(2).and_then(|v| v.as_os_str().to_str()?.parse::<u32>().ok()));
     found.pop().unwrap_or_else(|| name.into())
 }
 
 /// A fresh PostgreSQL cluster; its superuser is `l4lb`, everyone is trusted.
-pub(crate) fn postgres() -> Program {
+pub fn postgres() -> Program {
     start("postgres", Signal::SIGINT, |port, dir| {
         let data = dir.join("data");
         std::fs::create_dir(&data).expect("the directory is new");
@@ -157,65 +118,33 @@ pub(crate) fn postgres() -> Program {
             if !geteuid().is_root() {
                 return Command::new(postgres_bin(program));
             }
-            let named = ["postgres", "nobody"]
-                .iter()
-                .find_map(|name| User::from_name(name).ok().flatten());
+            let named = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
             let user = named.expect("a user besides root");
             for path in [dir, &data] {
                 chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("we are root");
             }
             let mut command = Command::new("setpriv");
-            command.args([
-                format!("--reuid={}", user.uid),
-                format!("--regid={}", user.gid),
-            ]);
-            command
-                .arg("--clear-groups")
-                .arg("--")
-                .arg(postgres_bin(program));
+            command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)]);
+            command.arg("--clear-groups").arg("--").arg(postgres_bin(program));
             command
         };
         let mut initdb = as_user("initdb");
-        initdb
-            .args([
-                "--no-sync",
-                "--auth=trust",
-                "--username=l4lb",
-                "--encoding=UTF8",
-                "--locale=C",
-                "-D",
-            ])
-            .arg(&data);
+        initdb.args(["--no-sync", "--auth=trust", "--username=l4lb", "--encoding=UTF8", "--locale=C", "-D"]).arg(&data);
         run(initdb.current_dir(dir));
         let mut command = as_user("postgres");
-        command
-            .arg("-D")
-            .arg(&data)
-            .current_dir(dir)
-            .stderr(Stdio::piped());
-        for setting in [
-            "listen_addresses=127.0.0.1",
-            "fsync=off",
-            "shared_buffers=16MB",
-            "logging_collector=off",
-        ] {
+        command.arg("-D").arg(&data).current_dir(dir).stderr(Stdio::piped());
+        for setting in ["listen_addresses=127.0.0.1", "fsync=off", "shared_buffers=16MB", "logging_collector=off"] {
             command.args(["-c", setting]);
         }
-        command
-            .args(["-c", &format!("port={port}"), "-c"])
-            .arg(format!("unix_socket_directories={}", dir.display()));
+        command.args(["-c", &format!("port={port}"), "-c"]).arg(format!("unix_socket_directories={}", dir.display()));
         let mut child = spawn(&mut command);
         let output = child.stderr.take().expect("piped");
-        ready_when_it_says(
-            "database system is ready to accept connections",
-            child,
-            output,
-        )
+        ready_when_it_says("database system is ready to accept connections", child, output)
     })
 }
 
 /// An nginx with a page of its own: `/` answers `hello`, and `/file` with what `file` holds.
-pub(crate) fn nginx(file: &[u8]) -> Program {
+pub fn nginx(file: &[u8]) -> Program {
     start("nginx", Signal::SIGTERM, |port, dir| {
         std::fs::write(dir.join("file"), file).expect("the directory is ours");
         let here = dir.display();
@@ -230,12 +159,7 @@ pub(crate) fn nginx(file: &[u8]) -> Program {
         );
         std::fs::write(dir.join("nginx.conf"), config).expect("the directory is ours");
         let mut command = Command::new("nginx");
-        command
-            .arg("-c")
-            .arg(dir.join("nginx.conf"))
-            .arg("-p")
-            .arg(dir)
-            .stderr(Stdio::null());
+        command.arg("-c").arg(dir.join("nginx.conf")).arg("-p").arg(dir).stderr(Stdio::null());
         let mut child = spawn(&mut command);
         let mut up = false;
         wait_until("nginx answers or ends", || {
@@ -260,28 +184,20 @@ fn nginx_answers(port: u16) -> bool {
 }
 
 /// Runs a tool to its end, which must be a success; what it wrote to standard output and standard error.
-pub(crate) fn run(command: &mut Command) -> (String, String) {
+pub fn run(command: &mut Command) -> (String, String) {
     run_with_input(command, b"")
 }
 
 /// The same, with something to read on standard input.
-pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> (String, String) {
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> (String, String) {
     // `timeout` bounds it, so that a stream that stalls ends the test and not the patience of a person
     let mut bounded = Command::new("timeout");
-    bounded
-        .arg("120")
-        .arg(command.get_program())
-        .args(command.get_args());
+    bounded.arg("120").arg(command.get_program()).args(command.get_args());
     if let Some(dir) = command.get_current_dir() {
         bounded.current_dir(dir);
     }
-    bounded
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = bounded
-        .spawn()
-        .unwrap_or_else(|e| panic!("{bounded:?}: {e}"));
+    bounded.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = bounded.spawn().unwrap_or_else(|e| panic!("{bounded:?}: {e}"));
     let mut stdin = child.stdin.take().expect("piped");
     let output = std::thread::scope(|scope| {
         scope.spawn(move || stdin.write_all(input));
@@ -289,10 +205,6 @@ pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> (String, St
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{command:?} ended with {}:\n{out}\n{err}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?} ended with {}:\n{out}\n{err}", output.status);
     (out, err)
 }

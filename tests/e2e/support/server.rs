@@ -13,7 +13,7 @@ use super::PATIENCE;
 use super::client::{Client, bounded};
 
 /// A backend that handles each connection on a thread of its own. `T` is what a handler has to tell at its end.
-pub(crate) struct Server<T = ()> {
+pub struct Server<T = ()> {
     pub addr: SocketAddr,
     accepted: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
@@ -25,22 +25,14 @@ pub(crate) struct Server<T = ()> {
 
 impl<T: Send + 'static> Server<T> {
     /// Serves on a free port of 127.0.0.1.
-    pub(crate) fn new(handle: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> Self {
-        Self::on(
-            TcpListener::bind("127.0.0.1:0").expect("a free port"),
-            handle,
-        )
+    pub fn new(handle: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a free port"), handle)
     }
 
     /// Serves what arrives at `listener`.
-    pub(crate) fn on(
-        listener: TcpListener,
-        handle: impl Fn(TcpStream) -> T + Send + Sync + 'static,
-    ) -> Self {
+    pub fn on(listener: TcpListener, handle: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> Self {
         // std listens with a queue of 128 only; the tests come in thousands
-        SockRef::from(&listener)
-            .listen(4096)
-            .expect("a listening socket may listen again");
+        SockRef::from(&listener).listen(4096).expect("a listening socket may listen again");
         let addr = listener.local_addr().expect("bound");
         let (accepted, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -61,34 +53,22 @@ impl<T: Send + 'static> Server<T> {
                 }
             })
         };
-        Server {
-            addr,
-            accepted,
-            open,
-            outcomes: Mutex::new(outcomes),
-            stopping,
-            listener,
-            acceptor: Some(acceptor),
-        }
+        Server { addr, accepted, open, outcomes: Mutex::new(outcomes), stopping, listener, acceptor: Some(acceptor) }
     }
 
     /// How many connections it has accepted.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
     /// How many connections are being handled.
-    pub(crate) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
     /// Waits until one more handler has come to its end, and returns what it tells. A handler that failed fails the test.
-    pub(crate) fn outcome(&self) -> T {
-        let outcome = self
-            .outcomes
-            .lock()
-            .expect("never poisoned")
-            .recv_timeout(PATIENCE);
+    pub fn outcome(&self) -> T {
+        let outcome = self.outcomes.lock().expect("never poisoned").recv_timeout(PATIENCE);
         match outcome.expect("a connection of this backend comes to its end in time") {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -108,10 +88,7 @@ fn serve<T: Send + 'static>(
         let _ = tell.send(outcome); // nobody may be asking
     };
     // thousands of them are alive at once in some tests
-    std::thread::Builder::new()
-        .stack_size(256 * 1024)
-        .spawn(work)
-        .expect("a thread");
+    std::thread::Builder::new().stack_size(256 * 1024).spawn(work).expect("a thread");
 }
 
 impl<T> Drop for Server<T> {
@@ -127,38 +104,35 @@ impl<T> Drop for Server<T> {
 
 impl Server {
     /// Sends back what comes, and ends when the client has finished. A connection that breaks is no failure.
-    pub(crate) fn echo() -> Self {
+    pub fn echo() -> Self {
         Self::new(echo)
     }
 
     /// Tells its name and closes when the client has finished, or cuts.
-    pub(crate) fn named(name: &'static str) -> Self {
+    pub fn named(name: &'static str) -> Self {
         Self::new(say(name))
     }
 
     /// Accepts and keeps the connection without reading a byte, until the server is dropped and the peer is gone.
-    pub(crate) fn silent() -> (Self, Kept) {
+    pub fn silent() -> (Self, Kept) {
         let kept = Kept::default();
         let keep = kept.0.clone();
-        (
-            Self::new(move |stream| keep.lock().expect("never poisoned").push(stream)),
-            kept,
-        )
+        (Self::new(move |stream| keep.lock().expect("never poisoned").push(stream)), kept)
     }
 }
 
 /// Connections that a backend keeps and does not read.
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Vec<TcpStream>>>);
+pub struct Kept(Arc<Mutex<Vec<TcpStream>>>);
 
 impl Kept {
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.lock().expect("never poisoned").len()
     }
 }
 
 /// A handler that sends back what comes.
-pub(crate) fn echo(mut stream: TcpStream) {
+pub fn echo(mut stream: TcpStream) {
     let mut buf = vec![0; 64 * 1024];
     let mut run = || -> io::Result<()> {
         loop {
@@ -173,7 +147,7 @@ pub(crate) fn echo(mut stream: TcpStream) {
 }
 
 /// A handler that tells `name` at once and then waits for the client's end.
-pub(crate) fn say(name: &'static str) -> impl Fn(TcpStream) + Send + Sync + 'static {
+pub fn say(name: &'static str) -> impl Fn(TcpStream) + Send + Sync + 'static {
     move |mut stream| {
         let _ = stream.write_all(name.as_bytes());
         stream.drain(|_| ());
