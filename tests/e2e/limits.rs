@@ -170,6 +170,8 @@ fn without_a_limit_of_its_own_the_descriptor_limit_makes_clients_wait() {
             let answer = stream.read_n(4);
             assert!(answer.iter().all(u8::is_ascii_digit), "client {round} was told {answer:?}");
         }
+        let warned = warnings(&lb);
+        assert!(warned.len() <= 3, "{} warnings for one crowd, the last: {:?}", warned.len(), warned.last());
         note(&format!("{inside} clients at once fit into 200 descriptors with {workers} worker(s)"));
         let mut lb = lb;
         assert!(lb.is_running());

@@ -3,7 +3,7 @@
 //!
 //! A test's name is the promise. Nothing here knows the inside of l4lb; the only contract is the command
 //! line, the file, the log line that names an address, and what happens on the wire.
-//! `L4LB_BIN=/some/l4lb` runs the same tests against another binary.
+//! `L4LB=/some/l4lb` runs the same tests against another binary.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 

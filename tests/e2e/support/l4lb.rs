@@ -17,7 +17,7 @@ use super::{PATIENCE, wait_until};
 
 /// The binary under test.
 pub fn binary() -> PathBuf {
-    std::env::var_os("L4LB_BIN").map_or_else(|| env!("CARGO_BIN_EXE_l4lb").into(), PathBuf::from)
+    std::env::var_os("L4LB").map_or_else(|| env!("CARGO_BIN_EXE_l4lb").into(), PathBuf::from)
 }
 
 /// A configuration with one listener and one pool, both named for what they are: `in` and `out`.
