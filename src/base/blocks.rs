@@ -158,6 +158,23 @@ impl Chain {
         }
     }
 
+    /// Copies the first bytes out, as many as `into` holds; they stay.
+    pub fn peek(&self, into: &mut [u8]) -> usize {
+        let (slices, used) = self.slices();
+        let mut done = 0;
+        for slice in &slices[..used] {
+            let n = slice.len().min(into.len() - done);
+            into[done..done + n].copy_from_slice(&slice[..n]);
+            done += n;
+        }
+        done
+    }
+
+    /// How many more bytes fit behind those held.
+    pub fn room(&self) -> usize {
+        CHAIN_BYTES - self.start - self.len
+    }
+
     /// Drops everything.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.consume(self.len, pool);

@@ -2,6 +2,10 @@
 //!
 //! Knows: counts and bounds. Must not touch: sockets, the clock (a limit that needs the time is told it).
 
+mod budget;
+
+pub use budget::Budget;
+
 use crate::base::time::Tick;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -7,7 +7,7 @@
 pub mod plain;
 pub mod scripted;
 
-use crate::base::ids::{LinkId, SessionId};
+use crate::base::ids::{BackendSlot, LinkId, SessionId};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 
@@ -141,7 +141,16 @@ pub struct Link<S> {
     broken: bool,
     nodelay: Nodelay,
     /// Whose it is.
-    pub session: SessionId,
+    pub owner: Owner,
+}
+
+/// Who is woken when a link is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A session: one of its two sides.
+    Session(SessionId),
+    /// Nobody: an idle connection to this backend.
+    Idle(BackendSlot),
 }
 
 /// Nagle's algorithm holds a small segment back only while an earlier small one is unacknowledged, so the first write
@@ -156,7 +165,7 @@ enum Nodelay {
 impl<S: Stream> Link<S> {
     /// An accepted stream: writable as it is, and with the options of its listener.
     pub fn accepted(stream: S, session: SessionId) -> Self {
-        Link { stream, ready: Ready::OUT, ended: false, broken: false, nodelay: Nodelay::Set, session }
+        Link { stream, ready: Ready::OUT, ended: false, broken: false, nodelay: Nodelay::Set, owner: Owner::Session(session) }
     }
 
     /// A stream that is being connected: it waits to be told that it is writable.
@@ -167,7 +176,7 @@ impl<S: Stream> Link<S> {
             ended: false,
             broken: false,
             nodelay: Nodelay::AfterFirstWrite,
-            session,
+            owner: Owner::Session(session)
         }
     }
 

@@ -2,6 +2,10 @@
 //!
 //! Knows: addresses, links, how long a connect may take. Must not touch: which backend is picked, what is sent to it.
 
+mod idle;
+
+pub use idle::Idle;
+
 use crate::base::ids::{LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;

@@ -1,14 +1,16 @@
 //! A worker without its poll: sessions, their links, the queue of those who are ready, and their timers.
 
 use crate::base::blocks::Pool as Blocks;
-use crate::base::ids::{LinkId, SessionId};
+use crate::base::ids::{ExchangeId, LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
 use crate::guard::Permit;
-use crate::link::{Link, Net, Ready};
+use crate::link::{Link, Net, Owner, Ready};
 use crate::relay::SCRATCH;
+use crate::session::http::Exchange;
 use crate::session::{self, Close, Context, Outcome, Phase, Who};
+use crate::upstream::Idle;
 use crate::shared::hub::Member;
 use crate::shared::mail::Arrival;
 use crate::stats::{Cell, Stats};
@@ -51,7 +53,10 @@ pub struct Core<N: Net> {
     queue: VecDeque<Task>,
     wheel: Wheel<SessionId>,
     fired: Vec<(Tick, SessionId)>,
+    exchanges: Slab<ExchangeId, Exchange>,
+    idle: Idle,
     blocks: Blocks,
+    out: Vec<u8>,
     scratch: Box<[u8]>,
     stats: Arc<Stats>,
     released: bool,
@@ -68,7 +73,10 @@ impl<N: Net> Core<N> {
             queue: VecDeque::new(),
             wheel: Wheel::new(now),
             fired: Vec::new(),
+            exchanges: Slab::new(),
+            idle: Idle::default(),
             blocks: Blocks::new(memory),
+            out: Vec::with_capacity(SCRATCH),
             scratch: vec![0; SCRATCH].into(),
             stats,
             released: false,
@@ -107,11 +115,22 @@ impl<N: Net> Core<N> {
 
     /// Latches what the poll told of a link, and queues its session.
     #[inline]
-    pub fn latch(&mut self, link: LinkId, ready: Ready) {
+    pub fn latch(&mut self, id_of: LinkId, ready: Ready) {
         // A link that has gone since is nobody's business any more.
-        let Some(link) = self.links.get_mut(link) else { return };
+        let Some(link) = self.links.get_mut(id_of) else { return };
         link.latch(ready);
-        let id = link.session;
+        let id = match link.owner {
+            Owner::Session(id) => id,
+            Owner::Idle(backend) => {
+                // The backend has closed it, or sends what nobody asked for (RFC 9112, section 9.2). That there is room to
+                // write is no news.
+                if link.readable() {
+                    self.idle.forget(backend, id_of);
+                    self.links.remove(id_of);
+                }
+                return;
+            }
+        };
         if let Some(session) = self.sessions.get_mut(id)
             && !session.queued
         {
@@ -137,7 +156,7 @@ impl<N: Net> Core<N> {
 
     /// When the next timer may be due.
     pub fn next_due(&self) -> Option<Tick> {
-        self.wheel.next()
+        self.wheel.next().into_iter().chain(self.idle.next_due()).min()
     }
 
     /// Takes a client on.
@@ -176,25 +195,29 @@ impl<N: Net> Core<N> {
         self.run(id, now, |who, cx| session::step(phase, who, cx));
     }
 
-    fn run(&mut self, id: SessionId, now: Tick, step: impl FnOnce(&Who, &mut Context<'_, N>) -> Outcome) {
+    fn run(&mut self, id: SessionId, now: Tick, step: impl FnOnce(&mut Who, &mut Context<'_, N>) -> Outcome) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let who = session.who;
+        let mut who = session.who;
         let mut cx = Context {
             now,
             net: &mut self.net,
             links: &mut self.links,
+            exchanges: &mut self.exchanges,
+            idle: &mut self.idle,
             blocks: &mut self.blocks,
+            out: &mut self.out,
             scratch: &mut self.scratch,
             snapshot: self.member.snapshot(),
             count: self.stats.cell(usize::from(self.member.worker().0)),
         };
         // The phase was moved into the step: a panic drops it, and with it its lease and blocks.
-        let (phase, due, again) = match catch_unwind(AssertUnwindSafe(|| step(&who, &mut cx))) {
+        let (phase, due, again) = match catch_unwind(AssertUnwindSafe(|| step(&mut who, &mut cx))) {
             Ok(Outcome::Wait(phase, due)) => (phase, due, false),
             Ok(Outcome::Again(phase, due)) => (phase, due, true),
             Ok(Outcome::Done(close)) => return self.end(id, close),
             Err(_) => return self.bury(id),
         };
+        session.who = who;
         session.phase = Some(phase);
         session.due = due;
         // Later than its entry: the entry finds out when it fires. Only what is earlier needs one of its own.
@@ -211,6 +234,7 @@ impl<N: Net> Core<N> {
     /// Runs the timers that are due.
     pub fn expire(&mut self, now: Tick) {
         let mut fired = std::mem::take(&mut self.fired);
+        self.idle.expire(now, &mut self.links);
         self.wheel.advance(now, &mut fired);
         for (at, id) in fired.drain(..) {
             let Some(session) = self.sessions.get_mut(id) else { continue };
@@ -249,7 +273,10 @@ impl<N: Net> Core<N> {
     }
 
     fn cut_links(&mut self, whose: impl Fn(SessionId) -> bool) {
-        let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| whose(link.session)).map(|(id, _)| id).collect();
+        let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| match link.owner {
+            Owner::Session(id) => whose(id),
+            Owner::Idle(_) => false,
+        }).map(|(id, _)| id).collect();
         for id in links {
             if let Some(mut link) = self.links.remove(id) {
                 link.set_cut();
