@@ -1,0 +1,133 @@
+//! What may be asked of the harness on its command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures l4lb and its peers side by side, or loads one HTTP address.
+#[derive(Debug, Parser)]
+#[command(
+    name = "load",
+    bin_name = "cargo bench --bench load --",
+    after_help = "Examples:\n  \
+        cargo bench --bench load -- --scenario tcp-rr --peer l4lb,haproxy,nginx --syscalls\n  \
+        cargo bench --bench load -- --url http://localhost:8080 --requests 1000 --concurrency 50 --output results.json\n\n\
+        docs/performance.md says how to read the table."
+)]
+pub(crate) struct Args {
+    /// Passed by cargo; means nothing.
+    #[arg(long, hide = true)]
+    bench: bool,
+
+    /// What to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "tcp-rr,tcp-connect,tcp-idle")]
+    pub(crate) scenario: Vec<Scenario>,
+
+    /// Whom to measure; those not installed are left out and named.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "l4lb,haproxy,nginx,direct")]
+    pub(crate) peer: Vec<Kind>,
+
+    /// Worker threads (or processes) of each proxy; several counts are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: Vec<u16>,
+
+    /// How long one measurement lasts, in seconds (0.1 to 600).
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+
+    /// How often each party is measured; the table shows medians.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+
+    /// Also count the proxies' system calls, in windows of their own (needs perf and the right to use it).
+    #[arg(long)]
+    pub(crate) syscalls: bool,
+
+    /// Write every figure of the run to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Instead of all that: send GET requests to this http:// address.
+    #[arg(long, conflicts_with_all = ["scenario", "peer", "workers", "seconds", "rounds", "syscalls", "json"])]
+    pub(crate) url: Option<String>,
+
+    /// With --url: how many requests.
+    #[arg(long, requires = "url", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) requests: u64,
+
+    /// With --url: how many connections at once.
+    #[arg(long, requires = "url", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) concurrency: u32,
+
+    /// With --url: how long one request may take, connecting included ("500ms", "10s").
+    #[arg(long, requires = "url", default_value = "10s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+
+    /// With --url: write the result to this file, as JSON.
+    #[arg(long, requires = "url", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(clippy::enum_variant_names)] // udp- and http- ones will stand beside them
+pub(crate) enum Scenario {
+    /// 64 bytes there and back, over and over, on 64 connections.
+    TcpRr,
+    /// Connect, 64 bytes there and back, close; 64 at once.
+    TcpConnect,
+    /// What a connection costs in memory that has said something once and is silent since.
+    TcpIdle,
+}
+
+impl Scenario {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TcpRr => "tcp-rr",
+            Self::TcpConnect => "tcp-connect",
+            Self::TcpIdle => "tcp-idle",
+        }
+    }
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// The release binary of this checkout.
+    #[value(name = "l4lb")]
+    L4lb,
+    /// haproxy, as found on PATH.
+    Haproxy,
+    /// nginx with its stream module, as found on PATH.
+    Nginx,
+    /// No proxy: the client talks to the backend.
+    Direct,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::L4lb => "l4lb",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.1..=600.0).contains(&number) => Ok(Duration::from_secs_f64(number)),
+        _ => Err("write a number of seconds from 0.1 to 600".to_owned()),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("write a duration above zero, such as 500ms or 10s".to_owned()),
+    }
+}

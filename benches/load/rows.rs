@@ -1,0 +1,117 @@
+//! What was found out about one party in one scenario, window by window, and the figures it comes to.
+
+use std::fmt::{Display, Formatter};
+
+use crate::args::{Kind, Scenario};
+use crate::figures::{Memory, Spread, short};
+use crate::measure::Window;
+use crate::syscalls::Syscalls;
+
+/// Above this share of the machine, other programs disturb the figures.
+const DISTURBED: f64 = 0.05;
+
+/// One window of one party.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Sample {
+    pub(crate) units: u64,
+    pub(crate) errors: u64,
+    pub(crate) units_per_second: f64,
+    /// None for `direct`.
+    pub(crate) cpu_us_per_unit: Option<f64>,
+    pub(crate) window: Window,
+    /// Of the proxy's processes, under this load, in KiB.
+    pub(crate) memory_kib: Memory,
+}
+
+impl Sample {
+    /// `seconds`: between the two counts of units; the window's own length is between the looks at /proc.
+    pub(crate) fn new(units: u64, seconds: f64, errors: u64, window: Window, memory_kib: Memory) -> Self {
+        let units_per_second = units as f64 / seconds;
+        let cpu = window.proxy_cpu_seconds * 1e6 / window.seconds / units_per_second;
+        let cpu_us_per_unit = (window.proxy_cpu_seconds > 0.0).then_some(cpu);
+        Self { units, errors, units_per_second, cpu_us_per_unit, window, memory_kib }
+    }
+
+    fn disturbed(&self) -> bool {
+        self.window.others_busy > DISTURBED
+    }
+}
+
+impl Display for Sample {
+    fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{}/s", short(self.units_per_second))?;
+        self.cpu_us_per_unit.map_or(Ok(()), |cpu| write!(to, ", {} us each", short(cpu)))
+    }
+}
+
+/// What idle connections made a proxy grow.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Growth {
+    pub(crate) connections: u64,
+    pub(crate) errors: u64,
+    pub(crate) before: Memory,
+    pub(crate) after: Memory,
+}
+
+impl Growth {
+    pub(crate) fn bytes(&self, of: fn(&Memory) -> u64) -> f64 {
+        (of(&self.after) as f64 - of(&self.before) as f64) * 1024.0 / self.connections as f64
+    }
+}
+
+impl Display for Growth {
+    fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{:.0} bytes each of {}", self.bytes(|memory| memory.pss), self.connections)
+    }
+}
+
+/// One party in one scenario with one worker count.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Row {
+    pub(crate) scenario: Scenario,
+    pub(crate) workers: u16,
+    pub(crate) party: Kind,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) growth: Vec<Growth>,
+    pub(crate) syscalls: Option<Syscalls>,
+}
+
+impl Row {
+    pub(crate) fn new(scenario: Scenario, workers: u16, party: Kind) -> Self {
+        Self { scenario, workers, party, samples: Vec::new(), growth: Vec::new(), syscalls: None }
+    }
+
+    /// Over the rounds in which nobody else worked on the machine, or over all when there was none.
+    pub(crate) fn spread(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        let all = self.disturbed() == self.samples.len();
+        Spread::of(self.samples.iter().filter(|sample| all || !sample.disturbed()).filter_map(of))
+    }
+
+    /// Rounds in which other programs took a noticeable share of the machine.
+    pub(crate) fn disturbed(&self) -> usize {
+        self.samples.iter().filter(|sample| sample.disturbed()).count()
+    }
+
+    pub(crate) fn idle_bytes(&self) -> Option<Spread> {
+        Spread::of(self.growth.iter().map(|growth| growth.bytes(|memory| memory.pss)))
+    }
+
+    /// What parties are compared by: CPU per unit, or bytes per idle connection.
+    pub(crate) fn cost(&self) -> Option<f64> {
+        self.spread(|sample| sample.cpu_us_per_unit).or_else(|| self.idle_bytes()).map(|spread| spread.median)
+    }
+
+    pub(crate) fn errors(&self) -> u64 {
+        self.samples.iter().map(|sample| sample.errors).sum::<u64>()
+            + self.growth.iter().map(|growth| growth.errors).sum::<u64>()
+    }
+
+    /// How busy the proxy was, of what it could have used; with shared processors that is the whole machine's time.
+    pub(crate) fn saturation(&self, shared: bool) -> Option<f64> {
+        let of = |sample: &Sample| match shared {
+            true => Some(sample.window.machine_busy),
+            false => Some(sample.window.proxy_cpu_seconds / sample.window.seconds / f64::from(self.workers)),
+        };
+        if self.party == Kind::Direct { None } else { self.spread(of).map(|spread| spread.median) }
+    }
+}

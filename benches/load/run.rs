@@ -1,0 +1,243 @@
+//! One run: every scenario, worker count, round and party in turn (A B C A B C ...), so that what changes on the
+//! machine meanwhile meets all parties alike.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::args::{Args, Kind, Scenario};
+use crate::measure::{Layout, Watch, raise_descriptor_limit, softirq_threads};
+use crate::netns::{Interrupt, Place};
+use crate::party::{Entrant, Party, Terms, on_path};
+use crate::progress::Progress;
+use crate::role::Role;
+use crate::rows::Row;
+use crate::window::Running;
+
+/// Idle connections aimed at; a proxy needs two descriptors for each.
+const IDLE: u64 = 10_000;
+/// What a proxy may need besides.
+const SPARE_DESCRIPTORS: u64 = 400;
+
+/// Everything that a run found out.
+pub(crate) struct Findings {
+    pub(crate) entrants: Vec<Entrant>,
+    pub(crate) layouts: Vec<(u16, Layout)>,
+    pub(crate) rows: Vec<Row>,
+    /// What was asked for and is not there, and why.
+    pub(crate) left_out: Vec<String>,
+    /// l4lb was asked for, and something of it could not be measured.
+    pub(crate) l4lb_failed: bool,
+}
+
+/// Measures what `args` asks for.
+pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<Findings, String> {
+    let scratch = Scratch::create()?;
+    let mut entrants = Vec::new();
+    let mut left_out = Vec::new();
+    let mut l4lb_failed = false;
+    for &kind in &args.peer {
+        match Entrant::find(kind) {
+            Ok(entrant) => entrants.push(entrant),
+            Err(why) => {
+                l4lb_failed |= kind == Kind::L4lb;
+                left_out.push(why);
+            }
+        }
+    }
+    let mut stage = Stage {
+        args,
+        place,
+        interrupt,
+        scratch,
+        idle: IDLE.min(raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS) / 2),
+        perf: args.syscalls,
+        progress: Progress::new(args, &entrants),
+        rows: Vec::new(),
+        left_out,
+        l4lb_failed,
+    };
+    if stage.perf
+        && let Err(why) = on_path("perf")
+    {
+        stage.left_out.push(format!("system calls: {why} (Debian: linux-perf, Ubuntu: linux-tools-generic)"));
+        stage.perf = false;
+    }
+    let mut layouts = Vec::new();
+    for &workers in &args.workers {
+        let layout = Layout::of(usize::from(workers))?;
+        stage.with_workers(workers, &layout, &entrants)?;
+        layouts.push((workers, layout));
+    }
+    stage.progress.end();
+    Ok(Findings { entrants, layouts, rows: stage.rows, left_out: stage.left_out, l4lb_failed: stage.l4lb_failed })
+}
+
+struct Stage<'a> {
+    args: &'a Args,
+    place: &'a Place,
+    interrupt: &'a Interrupt,
+    scratch: Scratch,
+    idle: u64,
+    perf: bool,
+    progress: Progress,
+    rows: Vec<Row>,
+    left_out: Vec<String>,
+    l4lb_failed: bool,
+}
+
+impl Stage<'_> {
+    fn with_workers(&mut self, workers: u16, layout: &Layout, entrants: &[Entrant]) -> Result<(), String> {
+        // A port a party, used again when idle memory wants a fresh process: that comes after, not beside it.
+        let ports = self.place.free_ports(2 * entrants.len(), 2000)?;
+        let (front, behind) = ports.split_at(entrants.len());
+        let congestion = self.place.congestion_of_load().unwrap_or("-").to_owned();
+        let words: Vec<String> = std::iter::once(congestion).chain(behind.iter().map(u16::to_string)).collect();
+        let mut load = Layout::on(&layout.load, || Role::start(&words))?;
+        let terms = |index: usize, directory| Terms {
+            workers,
+            port: front[index],
+            backend_port: behind[index],
+            connections: self.idle + 16,
+            layout,
+            directory,
+        };
+        let directory = self.scratch.0.clone();
+        let terms: Vec<Terms<'_>> = (0..entrants.len()).map(|index| terms(index, directory.as_path())).collect();
+        let (moving, idle): (Vec<Scenario>, Vec<Scenario>) =
+            self.args.scenario.iter().partition(|&&scenario| scenario != Scenario::TcpIdle);
+        if !moving.is_empty() {
+            let mut parties = Vec::new();
+            for (entrant, terms) in entrants.iter().zip(&terms) {
+                match Party::start(entrant, terms, self.interrupt) {
+                    Ok(party) => parties.push(party),
+                    Err(why) => self.leave_out(workers, entrant.kind, "start", &why)?,
+                }
+            }
+            for scenario in moving {
+                self.moving(scenario, workers, layout, &mut parties, &mut load)?;
+            }
+        }
+        for scenario in idle {
+            self.idle(scenario, workers, entrants, &terms, &mut load)?;
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, workers: u16, kind: Kind, scenario: &str, why: &str) -> Result<(), String> {
+        if self.interrupt.came() {
+            return Err("interrupted".to_owned());
+        }
+        self.l4lb_failed |= kind == Kind::L4lb;
+        let told = format!("{scenario}, {workers} worker(s), {}: {why}", kind.name());
+        if !self.left_out.contains(&told) {
+            self.left_out.push(told);
+        }
+        Ok(())
+    }
+
+    /// A scenario that moves bytes: parties stay up, and take turns.
+    fn moving(
+        &mut self,
+        scenario: Scenario,
+        workers: u16,
+        layout: &Layout,
+        parties: &mut Vec<Party>,
+        load: &mut Role,
+    ) -> Result<(), String> {
+        let softirq = softirq_threads();
+        let first_row = self.rows.len();
+        self.rows.extend(parties.iter().map(|party| Row::new(scenario, workers, party.kind)));
+        let windows = self.args.rounds + u32::from(self.perf);
+        for round in 1..=windows {
+            let mut failed = Vec::new();
+            for (index, party) in parties.iter_mut().enumerate() {
+                let counting = round > self.args.rounds;
+                if counting && party.kind == Kind::Direct {
+                    continue;
+                }
+                self.progress.at(scenario, workers, round, party.kind, counting);
+                let watch =
+                    Watch { proxy: party.pids(), load: load.pid(), softirq: softirq.clone(), layout: layout.clone() };
+                let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
+                let result = if counting {
+                    window.syscalls(scenario, party, &watch, &self.scratch.0).map(|counts| {
+                        self.progress.found(&format!("{:.2} a unit", counts.per_unit));
+                        self.rows[first_row + index].syscalls = Some(counts);
+                        None
+                    })
+                } else {
+                    window.sample(scenario, party, &watch, self.args.seconds).map(Some)
+                };
+                load.ask("stop")?;
+                match result {
+                    Ok(Some(sample)) => {
+                        self.progress.found(&sample.to_string());
+                        self.rows[first_row + index].samples.push(sample);
+                    }
+                    Ok(None) => {}
+                    Err(why) => failed.push((index, why)),
+                }
+            }
+            for (index, why) in failed.into_iter().rev() {
+                self.leave_out(workers, parties[index].kind, scenario.name(), &why)?;
+                // Without a system call count a party goes on; without a measurement it is out.
+                if round <= self.args.rounds {
+                    self.rows.remove(first_row + index);
+                    parties.remove(index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Idle memory: a fresh process each time, since a proxy keeps for reuse what it once took.
+    fn idle(
+        &mut self,
+        scenario: Scenario,
+        workers: u16,
+        entrants: &[Entrant],
+        terms: &[Terms<'_>],
+        load: &mut Role,
+    ) -> Result<(), String> {
+        let first_row = self.rows.len();
+        let proxies = || entrants.iter().zip(terms).filter(|(entrant, _)| entrant.kind != Kind::Direct);
+        self.rows.extend(proxies().map(|(entrant, _)| Row::new(scenario, workers, entrant.kind)));
+        for round in 1..=self.args.rounds {
+            for (index, (entrant, terms)) in proxies().enumerate() {
+                self.progress.at(scenario, workers, round, entrant.kind, false);
+                let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
+                let result = Party::start(entrant, terms, self.interrupt).and_then(|mut party| {
+                    let growth = window.growth(&mut party, self.idle);
+                    window.load.ask("stop")?; // before the party goes: nothing is to connect any more
+                    growth
+                });
+                match result {
+                    Ok(growth) => {
+                        self.progress.found(&growth.to_string());
+                        self.rows[first_row + index].growth.push(growth);
+                    }
+                    Err(why) => self.leave_out(workers, entrant.kind, scenario.name(), &why)?,
+                }
+            }
+        }
+        self.rows.retain(|row| row.scenario != scenario || !row.growth.is_empty());
+        Ok(())
+    }
+}
+
+/// A directory for configurations, logs and pipes; removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create() -> Result<Self, String> {
+        let path = std::env::temp_dir().join(format!("l4lb-bench-{}", std::process::id()));
+        fs::create_dir(&path).map_err(|err| format!("{}: {err}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

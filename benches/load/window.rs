@@ -1,0 +1,131 @@
+//! One measurement of one party: start the load, wait until it flows, look twice, subtract.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::args::Scenario;
+use crate::figures::Memory;
+use crate::measure::{Watch, memory};
+use crate::netns::{Interrupt, Place};
+use crate::party::Party;
+use crate::role::{Reading, Role};
+use crate::rows::{Growth, Sample};
+use crate::syscalls::{self, Syscalls};
+
+/// Connections of the scenarios that move bytes.
+const CONNECTIONS: usize = 64;
+/// How long the load runs before it is measured.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
+const SYSCALL_WINDOW: Duration = Duration::from_secs(1);
+
+/// A party under load.
+pub(crate) struct Running<'a> {
+    pub(crate) load: &'a mut Role,
+    pub(crate) place: &'a Place,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Running<'_> {
+    /// Starts the load, and waits until it flows and everything is warm.
+    fn warm(&mut self, scenario: Scenario, party: &mut Party) -> Result<(), String> {
+        let order = match scenario {
+            Scenario::TcpRr => "rr",
+            Scenario::TcpConnect => "connect",
+            Scenario::TcpIdle => "hold",
+        };
+        self.order(order, party, CONNECTIONS)?;
+        self.interrupt.sleep(WARM_UP)
+    }
+
+    /// Gives an order, and waits until each connection has done a unit of work.
+    fn order(&mut self, order: &str, party: &mut Party, count: usize) -> Result<(), String> {
+        let congestion = self.place.congestion_of_load().map(|name| format!(" {name}")).unwrap_or_default();
+        self.load.ask(&format!("{order} {} {count}{congestion}", party.address))?;
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let reading = self.load.ask("read")?;
+            if reading.settled >= count {
+                return Ok(());
+            }
+            party.alive()?;
+            if Instant::now() > end {
+                return Err(format!(
+                    "only {} of {count} connections did anything within 30 s ({} failed)",
+                    reading.settled, reading.errors
+                ));
+            }
+            self.interrupt.sleep(Duration::from_millis(10))?;
+        }
+    }
+
+    fn read(&mut self) -> Result<Reading, String> {
+        self.load.ask("read")
+    }
+
+    /// Measures a window of length `time`.
+    pub(crate) fn sample(
+        &mut self,
+        scenario: Scenario,
+        party: &mut Party,
+        watch: &Watch,
+        time: Duration,
+    ) -> Result<Sample, String> {
+        self.warm(scenario, party)?;
+        let (first, before) = (self.read()?, watch.snapshot());
+        self.interrupt.sleep(time)?;
+        let (last, after) = (self.read()?, watch.snapshot());
+        party.alive()?;
+        let units = last.units - first.units;
+        if units == 0 {
+            return Err("no unit of work was done in the window".to_owned());
+        }
+        let held: Memory = memory(&watch.proxy)?;
+        let seconds = (last.at_ns - first.at_ns) as f64 / 1e9;
+        Ok(Sample::new(units, seconds, last.errors - first.errors, watch.window(&before, &after), held))
+    }
+
+    /// Counts system calls, in windows of their own.
+    pub(crate) fn syscalls(
+        &mut self,
+        scenario: Scenario,
+        party: &mut Party,
+        watch: &Watch,
+        directory: &Path,
+    ) -> Result<Syscalls, String> {
+        self.warm(scenario, party)?;
+        syscalls::count(&watch.proxy, directory, &mut || {
+            let first = self.read()?;
+            self.interrupt.sleep(SYSCALL_WINDOW)?;
+            Ok(self.read()?.units - first.units)
+        })
+    }
+
+    /// Measures what `count` idle connections make a freshly started party grow.
+    pub(crate) fn growth(&mut self, party: &mut Party, count: u64) -> Result<Growth, String> {
+        // What every process needs once (lazily filled tables, first pages of a heap) is not the connections' cost.
+        self.order("hold", party, 8)?;
+        self.load.ask("stop")?;
+        let before = self.steady(party)?;
+        self.order("hold", party, count as usize)?;
+        let after = self.steady(party)?;
+        let reading = self.read()?;
+        Ok(Growth { connections: count, errors: reading.errors, before, after })
+    }
+
+    /// The proxy's memory once it stands still: equal for half a second, or as it is after 5 s.
+    fn steady(&self, party: &mut Party) -> Result<Memory, String> {
+        let pids = party.pids();
+        let (mut last, mut equal) = (memory(&pids)?, 0);
+        for _ in 0..50 {
+            self.interrupt.sleep(Duration::from_millis(100))?;
+            party.alive()?;
+            let now = memory(&pids)?;
+            equal = if now == last { equal + 1 } else { 0 };
+            last = now;
+            if equal == 5 {
+                break;
+            }
+        }
+        Ok(last)
+    }
+}
