@@ -1,6 +1,6 @@
 //! The command line: arguments in, an exit code out, and the small programs behind the subcommands.
 //!
-//! Knows: how a user types ([`args`]), how a configuration is loaded, how `app` is started. Must not touch: how
+//! Knows: how a user types (`args`), how a configuration is loaded, how `app` is started. Must not touch: how
 //! traffic is balanced. What is typed wrong ends here with code 2 and a hint; `app` sees only a checked configuration.
 
 mod args;
