@@ -13,9 +13,6 @@ use crate::window::WARM_UP;
 
 /// Below this share of its processor's time a proxy sleeps between events, and each wake-up is charged to the units.
 const SATURATED: f64 = 0.85;
-/// Above this share of the machine, other programs disturbed the figures.
-const DISTURBED: f64 = 0.05;
-
 /// The table, with what one must know to read it.
 pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
     let mut table = Table::new(
@@ -28,7 +25,6 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
             "(min..max)",
             "ratio",
             "units/s",
-            "(min..max)",
             "bytes/idle conn",
             "memory MiB",
             "proxy busy",
@@ -55,7 +51,8 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
             '!',
             "! the proxy was not near saturation (under 85 %): each event is then a wake-up of its own; do not compare",
         ),
-        ('~', "~ other programs took over 5 % of the machine: measure again when it is quiet"),
+        ('~', "~ other programs took over 5 % of the machine in every round: measure again when it is quiet"),
+        ('-', "-n so many rounds are left out, since other programs took over 5 % of the machine then"),
         ('E', "E connections failed while measuring"),
     ];
     for (mark, legend) in legends {
@@ -121,8 +118,10 @@ fn marks(row: &Row, shared: bool) -> String {
     if row.saturation(shared).is_some_and(|busy| busy < SATURATED) {
         marks.push('!');
     }
-    if row.spread(|sample| Some(sample.window.others_busy)).is_some_and(|others| others.median > DISTURBED) {
-        marks.push('~');
+    match row.disturbed() {
+        0 => {}
+        all if all == row.samples.len() => marks.push('~'),
+        some => marks.push_str(&format!("-{some}")),
     }
     if row.errors() > 0 {
         marks.push_str(&format!("E{}", row.errors()));
@@ -157,7 +156,6 @@ fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<Str
         range(cpu),
         ratio,
         figure(rate),
-        range(rate),
         idle.map_or(String::new(), |idle| format!("{:.0} ({:.0}..{:.0})", idle.median, idle.min, idle.max)),
         figure(held),
         row.spread(|sample| proxy.then_some(sample.window.proxy_cpu_seconds / sample.window.seconds))
@@ -181,6 +179,7 @@ pub(crate) fn write_json(path: &Path, args: &Args, place: &Place, findings: &Fin
             json!({
                 "row": row,
                 "cpu_us_per_unit": row.spread(|sample| sample.cpu_us_per_unit),
+                "rounds_disturbed": row.disturbed(),
                 "units_per_second": row.spread(|sample| Some(sample.units_per_second)),
                 "idle_bytes_per_connection": row.idle_bytes(),
                 "idle_private_bytes_per_connection":

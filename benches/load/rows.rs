@@ -7,6 +7,9 @@ use crate::figures::{Memory, Spread, short};
 use crate::measure::Window;
 use crate::syscalls::Syscalls;
 
+/// Above this share of the machine, other programs disturb the figures.
+const DISTURBED: f64 = 0.05;
+
 /// One window of one party.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Sample {
@@ -27,6 +30,10 @@ impl Sample {
         let cpu = window.proxy_cpu_seconds * 1e6 / window.seconds / units_per_second;
         let cpu_us_per_unit = (window.proxy_cpu_seconds > 0.0).then_some(cpu);
         Self { units, errors, units_per_second, cpu_us_per_unit, window, memory_kib }
+    }
+
+    fn disturbed(&self) -> bool {
+        self.window.others_busy > DISTURBED
     }
 }
 
@@ -74,8 +81,15 @@ impl Row {
         Self { scenario, workers, party, samples: Vec::new(), growth: Vec::new(), syscalls: None }
     }
 
+    /// Over the rounds in which nobody else worked on the machine, or over all when there was none.
     pub(crate) fn spread(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.samples.iter().filter_map(of))
+        let all = self.disturbed() == self.samples.len();
+        Spread::of(self.samples.iter().filter(|sample| all || !sample.disturbed()).filter_map(of))
+    }
+
+    /// Rounds in which other programs took a noticeable share of the machine.
+    pub(crate) fn disturbed(&self) -> usize {
+        self.samples.iter().filter(|sample| sample.disturbed()).count()
     }
 
     pub(crate) fn idle_bytes(&self) -> Option<Spread> {
