@@ -10,6 +10,7 @@ pub mod cli; // arguments, and the small programs behind the subcommands
 // floor 6: the threads
 pub mod control; // the only writer of the snapshot: takes mail, builds, publishes
 pub mod discovery; // the outside world (names in DNS) turned into mail for control
+pub mod health; // looks after backends
 pub mod worker; // one core, one `Poll`: wait, latch, step, run timers
 
 // floor 5: life

@@ -9,12 +9,14 @@ mod store;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::time::Clock;
-use crate::config::Config;
+use crate::config::{Config, HealthCheck};
 use crate::control::{Control, Plan};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
+use crate::health::{self, Target};
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
+use crate::shared::snapshot::Snapshot;
 use crate::stats::Stats;
 use crate::worker::door::Door;
 use crate::worker::thread::{Common, Worker};
@@ -145,6 +147,7 @@ struct Running {
 impl Running {
     fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
         let clock = Clock::start();
+        let checks: Vec<HealthCheck> = config.pools.iter().map(|pool| pool.health_check).collect();
         let global = config.global.clone();
         let connections = Cap::new(limits::connections(global.max_connections));
         let (mail, mailbox) = control_box();
@@ -183,6 +186,7 @@ impl Running {
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
+        health::look_once(targets(&first, &checks), clock)?;
         Ok(Running {
             posts,
             ended,
@@ -264,6 +268,21 @@ impl Running {
         log::info!("served {}", self.stats.totals());
         exit
     }
+}
+
+/// The backends of the pools that are checked.
+fn targets(snapshot: &Snapshot, checks: &[HealthCheck]) -> Vec<Target> {
+    let pools = snapshot.pools.iter().zip(checks).filter(|(_, check)| **check == HealthCheck::Tcp);
+    let targets = pools.flat_map(|(pool, _)| {
+        pool.backends.iter().map(|backend| Target {
+            pool: pool.name.clone(),
+            id: backend.id.clone(),
+            addresses: backend.addresses.clone(),
+            timeout: pool.connect_timeout,
+            state: backend.state.clone(),
+        })
+    });
+    targets.collect()
 }
 
 /// Tells that a worker has ended, however it did.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::read_duration;
+
 const USAGE: &str = "\
 l4lb -c FILE [--debug]
        l4lb --port PORT --backend HOST:PORT... --protocol tcp [OPTIONS]
@@ -55,10 +57,14 @@ pub(super) struct RunArgs {
     /// Listen on this address or name
     #[arg(long, value_name = "HOST", default_value = "0.0.0.0", requires = "port")]
     pub(super) host: String,
-    /// What is spoken on the port; http and udp are not supported yet, so add `--protocol tcp`
+    /// What is spoken on the port; http and udp are not supported yet
+    ///
+    /// Until http is, add `--protocol tcp`: it forwards bytes, those of HTTP too.
     #[arg(long, value_name = "PROTOCOL", default_value = "http", requires = "port")]
     pub(super) protocol: Protocol,
-    /// How a backend is picked: round_robin or weighted_round_robin; the others of l4lb.toml(5) are not supported yet
+    /// How a backend is picked: round_robin or weighted_round_robin
+    ///
+    /// Without a file all weights are 1, so the two pick alike. The other algorithms are not supported yet.
     #[arg(long, value_name = "ALGORITHM", default_value = "round_robin", requires = "port")]
     pub(super) algorithm: String,
     /// Log at level debug, whatever the file says
@@ -105,8 +111,8 @@ pub(super) struct DemoArgs {
     /// Listen on this port for HTTP and on the next one for TCP; 0 lets the system choose both
     #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(0..=65534))]
     pub(super) port: u16,
-    /// End after this time, such as 10s or 2m; left out: run until Ctrl-C
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// End after this time, such as 10s or 2m [default: run until Ctrl-C]
+    #[arg(long, value_name = "TIME", value_parser = read_duration)]
     pub(super) duration: Option<Duration>,
 }
 
@@ -116,7 +122,9 @@ pub(super) struct BackendArgs {
     /// Listen on this port; 0 lets the system choose
     #[arg(long, value_name = "PORT")]
     pub(super) port: u16,
-    /// The name in every answer, at most 64 printable characters; left out: backend-PORT
+    /// The name in every answer [default: backend-PORT]
+    ///
+    /// 1 to 64 printable characters. PORT is the true port, also with `--port 0`.
     #[arg(long, value_name = "ID", value_parser = id)]
     pub(super) id: Option<String>,
     /// Listen on this address or name
@@ -125,11 +133,15 @@ pub(super) struct BackendArgs {
     /// What to speak; udp is not supported yet
     #[arg(long, value_name = "PROTOCOL", default_value = "http")]
     pub(super) protocol: Protocol,
-    /// Wait this long before each answer (tcp: before each line), such as 5ms
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    /// Wait this long before each answer, such as 5ms
+    ///
+    /// With tcp: before each line.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = read_duration)]
     pub(super) delay: Duration,
-    /// The share of answers that fail, 0 to 1, evenly spread: 0.1 is every tenth. http: status 500 (never for /health);
-    /// tcp: the connection is cut instead of a line answered
+    /// The share of answers that fail, 0 to 1
+    ///
+    /// Evenly spread: 0.1 is every tenth. With http a failure is status 500, never for /health; with tcp the connection
+    /// is cut instead of a line answered.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     pub(super) error_rate: f64,
 }
@@ -190,6 +202,7 @@ mod tests {
             ("a demo needs the next port too", &["demo", "--port", "65535"], false),
             ("the last pair of ports", &["demo", "--port", "65534"], true),
             ("a time needs its unit", &["demo", "--duration", "10"], false),
+            ("a month is no minute", &["demo", "--duration", "10M"], false),
             ("a time with its unit", &["demo", "--duration", "10s"], true),
             ("more than every answer", &["backend", "--port", "1", "--error-rate", "1.1"], false),
             ("less than none", &["backend", "--port", "1", "--error-rate=-0.1"], false),

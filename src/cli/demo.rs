@@ -96,11 +96,7 @@ fn instructions(bound: &[Bound], backends: &[String], curl: &str, duration: Opti
         return String::new();
     };
     let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
-    let ask = |word: &str| {
-        format!(
-            "bash -c '{{ echo {word} >&3; IFS= read -r answer <&3; echo \"$answer\"; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'"
-        )
-    };
+    let ask = |word: &str| format!("bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'");
     let end = match duration {
         None => "Ctrl-C ends it.".to_owned(),
         Some(duration) => format!("It ends in {}, or with Ctrl-C.", humantime::format_duration(duration)),

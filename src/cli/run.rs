@@ -59,7 +59,10 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     let mut backends: Vec<Backend> = Vec::new();
     for typed in &args.backends {
         let address = Address::backend(typed).map_err(|error| format!("--backend: {error}"))?;
-        if backends.iter().any(|other| other.address == address) {
+        if address.reaches(&bind) {
+            return Err(format!("--backend {typed} is where l4lb itself would listen; write the port of a server"));
+        }
+        if backends.iter().any(|other| other.address.canonical() == address.canonical()) {
             return Err(format!("--backend {typed} is given twice; leave one out"));
         }
         let id = typed.clone();
@@ -89,16 +92,99 @@ fn bind(host: &str, port: u16) -> Result<Address, String> {
     format!("{host}:{port}").parse().map_err(|error| format!("--host: {error}"))
 }
 
+/// Algorithms that a later version has.
+const LATER: [&str; 6] =
+    ["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"];
+
 fn algorithm(typed: &str) -> Result<Algorithm, String> {
-    /// Of the contract, and of a later version.
-    const LATER: [&str; 6] =
-        ["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"];
+    let instead = "use round_robin or weighted_round_robin";
     match typed {
         "round_robin" => Ok(Algorithm::RoundRobin),
         "weighted_round_robin" => Ok(Algorithm::WeightedRoundRobin),
-        later if LATER.contains(&later) => {
-            Err(format!("--algorithm {later} is not supported yet; use round_robin or weighted_round_robin"))
+        later if LATER.contains(&later) => Err(format!("--algorithm {later} is not supported yet; {instead}")),
+        unknown => Err(format!("there is no --algorithm {unknown:?}; {instead}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::Cli;
+    use super::*;
+    use crate::config::keys::{self, Takes};
+
+    fn from(line: &str) -> Result<Config, String> {
+        let cli = Cli::try_parse_from(std::iter::once("l4lb").chain(line.split(' '))).expect(line);
+        from_flags(&cli.run, cli.run.port.expect(line))
+    }
+
+    #[test]
+    fn flags_mean_the_same_as_a_file() {
+        let file = r#"
+            listener = [{ name = "main", bind = "[::1]:80", protocol = "tcp", pool = "main" }]
+            [[pool]]
+            name = "main"
+            algorithm = "weighted_round_robin"
+            backend = [{ address = "a:1" }, { address = "[::1]:81" }]
+        "#;
+        let flags =
+            "--protocol tcp --host ::1 --port 80 --backend a:1 --backend [::1]:81 --algorithm weighted_round_robin";
+        assert_eq!(from(flags).unwrap(), config::parse(file, "lb.toml").unwrap());
+    }
+
+    #[test]
+    fn flags_without_a_host_listen_everywhere() {
+        let config = from("--protocol tcp --port 0 --backend a:1").unwrap();
+        assert_eq!(config.listeners[0].binds, ["0.0.0.0:0".parse().unwrap()]);
+    }
+
+    #[test]
+    fn hosts_are_addresses_or_names() {
+        let cases = [
+            ("IPv4", "127.0.0.1", Some("127.0.0.1:80")),
+            ("IPv6", "::1", Some("[::1]:80")),
+            ("IPv6 as in a URL", "[::1]", Some("[::1]:80")),
+            ("a name", "localhost", Some("localhost:80")),
+            ("with a port", "localhost:81", None),
+            ("nearly IPv4", "127.1", None),
+            ("nothing", "", None),
+        ];
+        for (why, host, expected) in cases {
+            let got = bind(host, 80).map(|address| address.to_string());
+            assert_eq!(got.as_deref().ok(), expected, "{why}: {got:?}");
         }
-        unknown => Err(format!("there is no --algorithm {unknown:?}; use round_robin or weighted_round_robin")),
+    }
+
+    #[test]
+    fn flags_that_cannot_be_meant_are_told_with_a_way_out() {
+        let cases = [
+            ("the default protocol", "--port 80 --backend a:1", "http is not supported yet"),
+            ("udp", "--port 80 --backend a:1 --protocol udp", "udp is not supported yet"),
+            ("no backend", "--port 80 --protocol tcp", "add `--backend HOST:PORT`"),
+            ("an algorithm to come", "--port 80 --protocol tcp --backend a:1 --algorithm maglev", "not supported yet"),
+            ("no algorithm", "--port 80 --protocol tcp --backend a:1 --algorithm best", "there is no --algorithm"),
+            ("no port", "--port 80 --protocol tcp --backend a", "has no port"),
+            ("nothing connects to port 0", "--port 80 --protocol tcp --backend a:0", "port 0"),
+            ("twice", "--port 80 --protocol tcp --backend a:1 --backend a:1", "given twice"),
+            ("twice, spelled apart", "--port 80 --protocol tcp --backend a:1 --backend A.:1", "given twice"),
+            ("ourselves", "--port 80 --protocol tcp --backend 127.0.0.1:80", "itself would listen"),
+            ("a bad host", "--port 80 --protocol tcp --backend a:1 --host a:b", "without a port"),
+        ];
+        for (why, line, part) in cases {
+            let message = from(line).expect_err(why);
+            assert!(message.contains(part), "{why}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_algorithms_are_those_of_a_file() {
+        let Takes::Tables(pool) = &keys::TOP.key("pool").unwrap().takes else { panic!("pools are tables") };
+        let Takes::OneOf { now, later } = &pool.key("algorithm").unwrap().takes else { panic!("it is a word") };
+        assert_eq!(*later, LATER);
+        assert!(!now.is_empty());
+        for word in *now {
+            assert!(algorithm(word).is_ok(), "{word}");
+        }
     }
 }

@@ -56,7 +56,7 @@ impl Address {
     }
 
     /// One form for all spellings of an address: mapped IPv4 as IPv4, names in lower case without the root's dot.
-    pub(super) fn canonical(&self) -> Address {
+    pub fn canonical(&self) -> Address {
         match self {
             Address::Ip(addr) => match addr.ip().to_canonical() {
                 IpAddr::V4(ip) => Address::Ip(SocketAddr::from((ip, addr.port()))),
@@ -92,7 +92,7 @@ impl Address {
 
     /// Whether a connection to `self` arrives at a socket that listens on `bind`, as far as the text tells: the other
     /// addresses of this machine, that a wildcard takes too, are not known here. `[::]` takes IPv4 as well.
-    pub(super) fn reaches(&self, bind: &Address) -> bool {
+    pub fn reaches(&self, bind: &Address) -> bool {
         if bind.port() == 0 || self.port() != bind.port() {
             return false;
         }

@@ -12,7 +12,7 @@ const MOST_DIGITS: usize = 11;
 ///
 /// # Errors
 /// [`Fault::NoUnit`] for a bare number, [`Fault::BadDuration`] for the rest.
-pub(super) fn read(text: &str) -> Result<Duration, Fault> {
+pub fn read(text: &str) -> Result<Duration, Fault> {
     let bad = |why: &str| Fault::BadDuration { found: Quoted::new(text), why: why.to_owned() };
     let number = text.trim();
     if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {

@@ -259,7 +259,7 @@ static POOL: Section = Section {
         later("udp_on_down"),
         later("source"),
         later("affinity"),
-        otherwise("health_check", Takes::Table(&HEALTH_CHECK), "none"),
+        otherwise("health_check", Takes::Table(&HEALTH_CHECK), "one connection to each at the start"),
         later("circuit_breaker"),
         later("rate_limit"),
         otherwise("backend", Takes::Tables(&BACKEND), "none"),

@@ -25,6 +25,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use address::{Address, AddressError};
+pub use duration::read as read_duration;
 pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 
 /// More than any configuration has, in bytes: ten thousand backends take one or two MiB.
@@ -163,6 +164,16 @@ pub enum Algorithm {
     WeightedRoundRobin,
 }
 
+/// How backends are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HealthCheck {
+    /// Whether they can be connected to: one look at the start.
+    #[default]
+    Tcp,
+    /// Not at all.
+    None,
+}
+
 /// `[[pool]]`: a named set of backends with one algorithm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
@@ -174,6 +185,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Other backends tried when a connection fails.
     pub retries: u32,
+    /// How it is found out which backends are up, besides by the connections that clients make.
+    pub health_check: HealthCheck,
     /// In the order of the file; may be empty.
     pub backends: Vec<Backend>,
 }
@@ -186,6 +199,7 @@ impl Pool {
             algorithm: Algorithm::default(),
             connect_timeout: Duration::from_secs(2),
             retries: 1,
+            health_check: HealthCheck::default(),
             backends: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::error::{Fault, Quoted};
 use super::reader::{Noted, Open, Reader};
-use super::{Address, Algorithm, Backend, Global, Listener, Pool, Protocol, SocketOptions};
+use super::{Address, Algorithm, Backend, Global, HealthCheck, Listener, Pool, Protocol, SocketOptions};
 
 /// What was read, before anything is compared with anything else.
 #[derive(Default)]
@@ -116,8 +116,10 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
     }
     pool.connect_timeout = r.duration(t, "connect_timeout").unwrap_or(pool.connect_timeout);
     pool.retries = r.integer(t, "retries").unwrap_or(pool.retries);
-    if let Some(check) = r.table(t, "health_check") {
-        let _ = r.choice(&check, "kind"); // "none" is the only kind, and what happens anyway
+    if let Some(check) = r.table(t, "health_check")
+        && r.choice(&check, "kind") == Some("none")
+    {
+        pool.health_check = HealthCheck::None;
     }
     let mut backends = Vec::new();
     for table in r.tables(t, "backend", "id") {

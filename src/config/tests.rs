@@ -70,6 +70,7 @@ fn the_least_takes_every_default() {
             algorithm: Algorithm::RoundRobin,
             connect_timeout: Duration::from_secs(2),
             retries: 1,
+            health_check: HealthCheck::Tcp,
             backends: vec![Backend {
                 id: "127.0.0.1:8001".to_owned(),
                 address,
@@ -151,6 +152,7 @@ backend = [
         algorithm: Algorithm::WeightedRoundRobin,
         connect_timeout: Duration::from_millis(250),
         retries: 0,
+        health_check: HealthCheck::None,
         backends: vec![
             Backend {
                 id: "one".to_owned(),

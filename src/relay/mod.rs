@@ -33,7 +33,7 @@ enum Flow {
     Ending,
     /// The source broke; what is pending must still be written, and no end is ever sent.
     Breaking,
-    /// All was written, and the end was sent.
+    /// All was written, and the end was sent (or goes out with the close that follows).
     Ended,
     /// The sink broke: nothing can be delivered, so nothing is read.
     Cut,
@@ -72,8 +72,10 @@ impl Relay {
     ) -> Turn {
         let (mut up_budget, mut down_budget) = (BUDGET, BUDGET);
         loop {
-            let up = self.up.pump(client, backend, scratch, pool, &mut up_budget);
-            let down = self.down.pump(backend, client, scratch, pool, &mut down_budget);
+            let last = self.down.flow == Flow::Ended;
+            let up = self.up.pump(client, backend, scratch, pool, &mut up_budget, last);
+            let last = self.up.flow == Flow::Ended;
+            let down = self.down.pump(backend, client, scratch, pool, &mut down_budget, last);
             if up_budget == 0 || down_budget == 0 {
                 return Turn::Again;
             }
@@ -124,7 +126,8 @@ impl Direction {
         self.pending.is_empty() && matches!(self.flow, Flow::Breaking | Flow::Ended)
     }
 
-    /// Moves what can be moved from `source` to `sink`. True when anything changed.
+    /// Moves what can be moved from `source` to `sink`. True when anything changed. `last`: the other direction has ended,
+    /// so that the close that follows sends the end of this one.
     fn pump<S: Stream>(
         &mut self,
         source: &mut Link<S>,
@@ -132,6 +135,7 @@ impl Direction {
         scratch: &mut [u8],
         pool: &mut Pool,
         budget: &mut usize,
+        last: bool,
     ) -> bool {
         if source.ended() && !source.broken() {
             // Read to its end in good order, and reset afterwards: its own direction stays clean, the other is cut.
@@ -181,7 +185,9 @@ impl Direction {
             return true;
         }
         if self.flow == Flow::Ending && self.pending.is_empty() {
-            sink.shutdown();
+            if !last {
+                sink.shutdown();
+            }
             self.flow = Flow::Ended;
             progress = true;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -15,8 +15,8 @@ use super::request::{Framing, Head, Incoming, Refusal, Stop};
 
 /// A connection on which nothing comes for this long is closed. Longer than a balancer keeps an idle one.
 const SILENCE: Duration = Duration::from_secs(60);
-/// What is read and thrown away at most after the last answer, in bytes and for each read.
-const LINGER: (usize, Duration) = (1024 * 1024, Duration::from_secs(1));
+/// What still comes after our last answer is read and thrown away for so long, each silence in it, and in all.
+const LINGER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// Serves one connection until it ends.
 pub(super) fn serve(stream: &TcpStream, settings: &Settings) {
@@ -38,17 +38,13 @@ enum End {
 /// Closing with unread bytes would reset the connection and could destroy our last answer on its way
 /// (RFC 9112, section 9.6): end our side, then read what still comes, within bounds.
 fn linger(mut stream: &TcpStream) {
-    let (mut bytes, patience) = LINGER;
-    if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(patience)).is_err() {
+    let (silence, most) = LINGER;
+    if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(silence)).is_err() {
         return;
     }
-    let mut sink = [0; 4096];
-    while let Ok(read @ 1..) = stream.read(&mut sink) {
-        let Some(rest) = bytes.checked_sub(read) else {
-            return;
-        };
-        bytes = rest;
-    }
+    let since = Instant::now();
+    let mut sink = [0; 16 * 1024];
+    while since.elapsed() < most && matches!(stream.read(&mut sink), Ok(1..)) {}
 }
 
 /// Reads requests and answers them in their order.

@@ -1,0 +1,23 @@
+//! What l4lb promises, shown on the real program: each test starts the binary with a file of its own and
+//! talks to it over sockets, as a client and as a backend would.
+//!
+//! A test's name is the promise. Nothing here knows the inside of l4lb; the only contract is the command
+//! line, the file, the log line that names an address, and what happens on the wire.
+//! `L4LB=/some/l4lb` runs the same tests against another binary.
+
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod support;
+
+mod backpressure;
+mod ends;
+mod exits;
+mod life;
+mod limits;
+mod names;
+mod picking;
+mod programs;
+mod retries;
+mod sockets;
+mod transfer;
+mod urgent;
