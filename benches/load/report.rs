@@ -13,6 +13,9 @@ use crate::window::WARM_UP;
 
 /// Below this share of its processor's time a proxy sleeps between events, and each wake-up is charged to the units.
 const SATURATED: f64 = 0.85;
+/// Above this share of its processor's time the load may be what limits.
+const LOAD_LIMIT: f64 = 0.98;
+
 /// The table, with what one must know to read it.
 pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
     let mut table = Table::new(
@@ -53,6 +56,7 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
         ),
         ('~', "~ other programs took over 5 % of the machine in every round: measure again when it is quiet"),
         ('-', "-n so many rounds are left out, since other programs took over 5 % of the machine then"),
+        ('L', "L the load was at its limit, so the proxy was not"),
         ('E', "E connections failed while measuring"),
     ];
     for (mark, legend) in legends {
@@ -117,6 +121,10 @@ fn marks(row: &Row, shared: bool) -> String {
     let mut marks = String::new();
     if row.saturation(shared).is_some_and(|busy| busy < SATURATED) {
         marks.push('!');
+    }
+    let load = row.spread(|sample| Some(sample.window.load_busy));
+    if row.party != Kind::Direct && load.is_some_and(|busy| busy.median > LOAD_LIMIT) {
+        marks.push('L');
     }
     match row.disturbed() {
         0 => {}

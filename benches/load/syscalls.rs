@@ -22,7 +22,7 @@ const EACH: &str = "syscalls:sys_enter_*";
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub(crate) struct Syscalls {
     pub(crate) per_unit: f64,
-    /// By name, from a second window; those below 0.005 are left out.
+    /// By name: the shares of a second window, of the sum of the first. Those below 0.005 are left out.
     pub(crate) by_name: BTreeMap<String, f64>,
 }
 
@@ -36,9 +36,11 @@ pub(crate) fn count(
     let (counts, done) = window(ALL, pids, directory, units)?;
     let all = counts.get(ALL).ok_or("perf counted nothing")?;
     let per_unit = *all as f64 / done as f64;
-    let (counts, done) = window(EACH, pids, directory, units)?;
+    // Hundreds of tracepoints are not switched on and off at one moment: only their shares are sure.
+    let (counts, _) = window(EACH, pids, directory, units)?;
+    let sum: u64 = counts.values().sum();
     let by_name = counts.into_iter().filter_map(|(event, count)| {
-        let per_unit = count as f64 / done as f64;
+        let per_unit = per_unit * count as f64 / sum as f64;
         let name = event.strip_prefix("syscalls:sys_enter_")?.to_owned();
         (per_unit >= 0.005).then_some((name, per_unit))
     });
