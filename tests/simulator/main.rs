@@ -5,6 +5,7 @@
 
 mod checks;
 mod pattern;
+mod points;
 mod scenario;
 mod script;
 mod world;

@@ -194,7 +194,12 @@ fn answers(kind: bool, dice: &mut Dice) -> Answers {
     if !kind {
         match dice.below(10) {
             0 => {
-                return Answers::Fails(dice.pick(&[libc::EMFILE, libc::EADDRNOTAVAIL, libc::EAGAIN, libc::ENETUNREACH]));
+                return Answers::Fails(dice.pick(&[
+                    libc::EMFILE,
+                    libc::EADDRNOTAVAIL,
+                    libc::EAGAIN,
+                    libc::ENETUNREACH,
+                ]));
             }
             1 => return Answers::Refuses(Some(delay), libc::ECONNREFUSED),
             2 => return Answers::Refuses(Some(delay), libc::EHOSTUNREACH),
