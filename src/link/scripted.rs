@@ -109,7 +109,13 @@ pub struct Record {
     pub sent: u64,
     /// Calls of `recv` and `send`.
     pub calls: u64,
-    /// Everything that events told.
+    /// Calls of `recv` that found nothing, and of `send` that found no room.
+    pub empty: u64,
+    /// See `empty`.
+    pub full: u64,
+    /// Events that told of it, and everything that they told.
+    pub events: u64,
+    /// See `events`.
     pub told: Ready,
     /// `failure` told of an error.
     pub failed: bool,
@@ -280,6 +286,16 @@ impl Socket {
             .with_if(self.mark.is_some(), Ready::PRI)
     }
 
+    /// Somebody was told what [`Socket::readiness`] says now.
+    pub fn tell(&mut self) -> Ready {
+        let told = self.readiness();
+        // Polling a full socket asks to be told of room.
+        self.nospace |= self.state == State::Open && !told.any(Ready::OUT);
+        self.record.events += 1;
+        self.record.told = self.record.told.with(told);
+        told
+    }
+
     fn call(&mut self) {
         self.record.calls += 1;
         assert!(self.panic_at != Some(self.record.calls), "{PANIC}");
@@ -306,13 +322,17 @@ impl Socket {
         match self.error.take() {
             Some(error) => Err(io::Error::from_raw_os_error(error)),
             None if self.state == State::Dead => Ok(0),
-            None => Err(ErrorKind::WouldBlock.into()),
+            None => {
+                self.record.empty += 1;
+                Err(ErrorKind::WouldBlock.into())
+            }
         }
     }
 
     fn send(&mut self, bytes: &[IoSlice<'_>], most: usize, now: Tick) -> io::Result<usize> {
         self.call();
         if self.state == State::Connecting {
+            self.record.full += 1;
             return Err(ErrorKind::WouldBlock.into());
         }
         if let Some(error) = self.error.take() {
@@ -325,6 +345,7 @@ impl Socket {
         let n = total.min(self.room.saturating_sub(self.out.len())).min(most);
         self.nospace |= n < total;
         if n == 0 && total > 0 {
+            self.record.full += 1;
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut left = n;
@@ -605,10 +626,7 @@ impl Sockets {
             let at = ready.swap_remove(self.dice.below(ready.len()));
             let socket = &mut self.all[at];
             socket.edge = false;
-            let told = socket.readiness();
-            // Polling a full socket asks to be told of room.
-            socket.nospace |= socket.state == State::Open && !told.any(Ready::OUT);
-            socket.record.told = socket.record.told.with(told);
+            let told = socket.tell();
             if let Some(link) = socket.link
                 && told != Ready::default()
             {

@@ -27,6 +27,13 @@ pub(crate) fn after_turn(world: &World) -> Result<(), String> {
     for session in &world.sessions {
         for (from, to) in directions(session) {
             let (from, to) = (record(world, from), record(world, to));
+            // The latch is there to leave out calls that would find nothing.
+            if from.empty > from.events || from.full > from.events + 1 {
+                return Err(format!(
+                    "{} events, {} reads of nothing, {} writes into nothing",
+                    from.events, from.empty, from.full
+                ));
+            }
             if to.sent > from.taken || from.taken - to.sent > CHAIN_BYTES as u64 {
                 return Err(format!("{} bytes taken and {} sent on: more held than may be", from.taken, to.sent));
             }

@@ -303,7 +303,7 @@ impl World {
             let of = (0..sockets.len()).find(|at| sockets.get(*at).link() == Some(link));
             match of.map(|at| sockets.get(at)) {
                 // What a live link is told is always true.
-                Some(socket) if socket.record().closed_at.is_none() => socket.readiness(),
+                Some(socket) if socket.record().closed_at.is_none() => socket.tell(),
                 _ => Ready::IN.with(Ready::OUT).with(Ready::ERR).with(Ready::RDHUP),
             }
         };
