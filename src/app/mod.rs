@@ -162,10 +162,7 @@ impl Running {
         let common = Common { hub: hub.clone(), stats: stats.clone(), clock, connections, spin: global.spin };
         let mut built = Vec::new();
         for (at, doors) in sockets.by_worker.into_iter().enumerate() {
-            let doors = doors.into_iter().filter_map(|(id, socket)| {
-                let listener = first.listener(id)?;
-                Some(Door::new(id, listener.name.clone(), socket, listener.connections.clone()))
-            });
+            let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
             built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect())?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();

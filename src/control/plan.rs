@@ -3,7 +3,7 @@
 use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::config::{self, Address, Algorithm, Config};
-use crate::guard::Cap;
+use crate::guard::{Cap, Seldom};
 use crate::shared::backend::BackendState;
 use crate::shared::snapshot::{Backend, Listener, Pool, Snapshot, Turns};
 use std::collections::HashMap;
@@ -19,13 +19,14 @@ pub struct Plan {
     /// Live states, by pool and address as configured.
     states: HashMap<(Arc<str>, Address), Arc<BackendState>>,
     turns: HashMap<Arc<str>, Arc<Turns>>,
-    caps: Vec<Arc<Cap>>,
+    caps: Vec<(Arc<Cap>, Arc<Seldom>)>,
 }
 
 impl Plan {
     /// A plan by `config`, with no name resolved.
     pub fn new(config: Config) -> Plan {
-        let caps = config.listeners.iter().map(|listener| Cap::new(listener.max_connections)).collect();
+        let caps =
+            config.listeners.iter().map(|listener| (Cap::new(listener.max_connections), Arc::default())).collect();
         Plan { config, generation: 0, names: HashMap::new(), states: HashMap::new(), turns: HashMap::new(), caps }
     }
 
@@ -45,11 +46,12 @@ impl Plan {
     /// The next snapshot.
     pub fn build(&mut self) -> Arc<Snapshot> {
         self.generation += 1;
-        let listeners = self.config.listeners.iter().zip(&self.caps).map(|(listener, cap)| Listener {
+        let listeners = self.config.listeners.iter().zip(&self.caps).map(|(listener, (cap, warnings))| Listener {
             name: listener.name.as_str().into(),
             pool: PoolId(listener.pool as u16),
             idle_timeout: listener.idle_timeout,
             connections: cap.clone(),
+            warnings: warnings.clone(),
         });
         let listeners = listeners.collect();
         let pools = self.config.pools.iter();

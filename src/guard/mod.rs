@@ -2,8 +2,9 @@
 //!
 //! Knows: counts and bounds. Must not touch: sockets, the clock (a limit that needs the time is told it).
 
+use crate::base::time::Tick;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// At most so many at once.
 #[derive(Debug)]
@@ -53,6 +54,21 @@ impl Drop for Permit {
     }
 }
 
+/// Lets something be said only once in a while, by whichever thread comes first.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    /// The tick before which nothing more is said.
+    quiet_until: AtomicU64,
+}
+
+impl Seldom {
+    /// True for one caller in any `pause` milliseconds.
+    pub fn may(&self, now: Tick, pause: u64) -> bool {
+        let until = self.quiet_until.load(Relaxed);
+        now.0 >= until && self.quiet_until.compare_exchange(until, now.0 + pause, Relaxed, Relaxed).is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +84,13 @@ mod tests {
         assert!(cap.take().is_some(), "one came back, and this one goes back at once");
         assert_eq!(cap.used(), 1);
         assert!((0..1000).all(|_| Cap::new(0).take().is_some()), "0 is no limit");
+    }
+
+    #[test]
+    fn seldom_is_once_a_pause() {
+        let seldom = Seldom::default();
+        let may = [0, 1, 99, 100, 150, 250].map(|now| seldom.may(Tick(now), 100));
+        assert_eq!(may, [true, false, false, true, false, true]);
     }
 
     #[test]

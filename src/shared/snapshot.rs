@@ -3,7 +3,7 @@
 use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::time::Tick;
-use crate::guard::Cap;
+use crate::guard::{Cap, Seldom};
 use crate::shared::backend::{BackendState, Lease};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Its max_connections.
     pub connections: Arc<Cap>,
+    /// When the log may say again that it accepts nobody.
+    pub warnings: Arc<Seldom>,
 }
 
 /// What a worker knows of a pool.

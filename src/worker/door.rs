@@ -2,8 +2,9 @@
 
 use crate::base::ids::ListenerId;
 use crate::base::time::Tick;
-use crate::guard::{Cap, Permit};
+use crate::guard::{Cap, Permit, Seldom};
 use crate::shared::mail::{Arrival, canonical, is_shortage};
+use crate::shared::snapshot::Listener;
 use mio::net::{TcpListener, TcpStream};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub struct Door {
     pub connections: Arc<Cap>,
     /// When to try again; `None` while it takes clients.
     pub paused: Option<Tick>,
-    warned: Option<Tick>,
+    /// Shared by all doors of the listener.
+    warnings: Arc<Seldom>,
 }
 
 /// Why a door stopped taking clients.
@@ -43,8 +45,10 @@ pub enum Stop {
 
 impl Door {
     /// A door for a socket of `listener`.
-    pub fn new(listener: ListenerId, name: Arc<str>, socket: TcpListener, connections: Arc<Cap>) -> Door {
-        Door { listener, name, socket, connections, paused: None, warned: None }
+    pub fn new(listener: ListenerId, plan: &Listener, socket: TcpListener) -> Door {
+        let Listener { name, connections, warnings, .. } = plan;
+        let (name, connections, warnings) = (name.clone(), connections.clone(), warnings.clone());
+        Door { listener, name, socket, connections, paused: None, warnings }
     }
 
     /// Takes in who waits, at most a budget of them.
@@ -84,8 +88,7 @@ impl Door {
 
     fn pause(&mut self, now: Tick, why: &str) -> Stop {
         self.paused = Some(Tick(now.0 + RETRY));
-        if self.warned.is_none_or(|last| now.0 >= last.0 + QUIET) {
-            self.warned = Some(now);
+        if self.warnings.may(now, QUIET) {
             log::warn!("listener {}: accepts nobody for now: {why}; new clients wait in the kernel's queue", self.name);
         }
         Stop::Paused
