@@ -10,7 +10,7 @@ use crate::netns::{Interrupt, Place};
 use crate::party::{Entrant, Party, Terms, on_path};
 use crate::progress::Progress;
 use crate::role::Role;
-use crate::rows::Row;
+use crate::rows::{Row, mark_disturbed};
 use crate::window::Running;
 
 /// Idle connections aimed at; a proxy needs two descriptors for each.
@@ -69,6 +69,7 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
         layouts.push((workers, layout));
     }
     stage.progress.end();
+    mark_disturbed(&mut stage.rows);
     Ok(Findings { entrants, layouts, rows: stage.rows, left_out: stage.left_out, l4lb_failed: stage.l4lb_failed })
 }
 
