@@ -3,9 +3,11 @@
 //! The map of the house. A room may import only from floors below its own, never sideways or up;
 //! `tests/floors.rs` reads the imports and holds that. `ls src` is the road of a connection.
 
-// floor 7: the house. `app` alone knows every room.
-pub mod app; // takes sockets, starts threads, handles signals, joins
+// floor 8: the door
 pub mod cli; // arguments, and the small programs behind the subcommands
+
+// floor 7: the house. `app` alone knows every room below.
+pub mod app; // takes sockets, starts threads, handles signals, joins
 
 // floor 6: the threads
 pub mod control; // the only writer of the snapshot: takes mail, builds, publishes

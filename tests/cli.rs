@@ -93,8 +93,15 @@ fn completions_are_scripts_that_know_the_commands() {
 
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
-    let (code, _, err) = shell("set -o pipefail; \"$L4LB\" completions bash | head -1");
+    // The reader has ended before the first byte is written.
+    let (code, _, err) = shell("exec 3> >(true); wait $!; \"$L4LB\" completions bash >&3");
     assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
+fn output_that_is_lost_is_told() {
+    let (_, _, err) = shell("\"$L4LB\" completions bash >/dev/full");
+    assert!(err.contains("cannot write to standard output"), "{err}");
 }
 
 /// A port that somebody else has, for as long as the socket lives.
@@ -194,6 +201,15 @@ fn the_http_backend_is_understood_by_curl() {
         let (code, out, err) = shell(&command);
         assert!(code == 0 && out.ends_with(end), "{why}: {command}: code {code}, {out}{err}");
     }
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let (_backend, address) = Running::listening(&["backend", "--port", "0"]);
+    let mut request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n".to_vec();
+    request.resize(request.len() + 9_000_000, 0);
+    let answer = exchange(address, &request);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 #[test]
@@ -304,6 +320,13 @@ fn a_demo_ends_when_its_time_is_over() {
     assert!(out.contains("It ends in 100ms"), "{out}");
 }
 
+/// Writes a configuration under a name that no other test has: its path.
+fn file(name: &str, text: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn flags_and_a_file_balance_alike() {
     let backends: Vec<(Running, SocketAddr)> = ["backend1", "backend2", "backend3"]
@@ -311,16 +334,15 @@ fn flags_and_a_file_balance_alike() {
         .map(|id| Running::listening(&["backend", "--port", "0", "--protocol", "tcp", "--id", id]))
         .collect();
     let mut flags: Vec<String> = "--host 127.0.0.1 --port 0 --protocol tcp".split(' ').map(str::to_owned).collect();
-    let mut file = "listener = [{ name = \"web\", bind = \"127.0.0.1:0\", protocol = \"tcp\", pool = \"p\" }]\n\
+    let mut config = "listener = [{ name = \"web\", bind = \"127.0.0.1:0\", protocol = \"tcp\", pool = \"p\" }]\n\
                     [[pool]]\nname = \"p\"\n"
         .to_owned();
     for (_, address) in &backends {
         flags.push(format!("--backend={address}"));
-        file += &format!("[[pool.backend]]\naddress = \"{address}\"\n");
+        config += &format!("[[pool.backend]]\naddress = \"{address}\"\n");
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}.toml", std::process::id()));
-    std::fs::write(&path, file).unwrap();
-    let from_file = vec!["-c".to_owned(), path.to_str().unwrap().to_owned(), "--debug".to_owned()];
+    let path = file("balance.toml", &config);
+    let from_file = vec!["-c".to_owned(), path];
     for (why, args) in [("flags", flags), ("a file", from_file)] {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (mut balancer, address) = Running::listening(&args);
@@ -333,7 +355,25 @@ fn flags_and_a_file_balance_alike() {
         );
         assert_eq!(balancer.end("TERM"), 0, "{why}");
     }
-    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn debug_is_heeded_with_and_without_a_file() {
+    let path = file(
+        "debug.toml",
+        "global = { log_level = \"error\" }\n\
+        listener = [{ name = \"main\", bind = \"127.0.0.1:0\", protocol = \"tcp\", pool = \"p\" }]\n\
+        pool = [{ name = \"p\" }]\n",
+    );
+    let forms = ["--host 127.0.0.1 --port 0 --protocol tcp --backend 127.0.0.1:1".to_owned(), format!("-c {path}")];
+    for form in forms {
+        // The log goes where the addresses go, so that both can be waited for.
+        let running = Running::bash(&format!("exec \"$L4LB\" {form} --debug 2>&1"));
+        let until = |part: &str| std::iter::repeat_with(|| running.line()).find(|line| line.contains(part)).unwrap();
+        let address = program::address(&until("main listening on"));
+        assert_eq!(exchange(address, b""), "", "{form}: there is no backend, so it is closed");
+        until("[DEBUG]");
+    }
 }
 
 #[test]
@@ -348,6 +388,7 @@ fn the_scripts_start_backends_and_a_balancer() {
     each.iter().for_each(|address| args.extend(["--backend", address]));
     let mut balancer = Running::script("start_loadbalancer.sh", &args);
     let address = program::address(&balancer.line());
+    assert!(address.ip().is_loopback(), "{address}: not where --host says");
     let mut answers: Vec<String> = (0..3).map(|_| exchange(address, b"hello\n")).collect();
     answers.sort_unstable();
     assert_eq!(answers, ["backend1: hello\n", "backend2: hello\n", "backend3: hello\n"]);

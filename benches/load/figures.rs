@@ -58,7 +58,7 @@ pub(crate) fn cpu_ticks(proc_stat: &str) -> BTreeMap<usize, CpuTicks> {
         let busy = at(0) + at(1) + at(2) + at(5) + at(6);
         Some((number, CpuTicks { busy, idle: at(3) + at(4), stolen: at(7) }))
     };
-    proc_stat.lines().filter(|line| line.starts_with("cpu")).filter_map(one).collect()
+    proc_stat.lines().filter_map(one).collect()
 }
 
 /// The parent of a process: the fourth field of /proc/PID/stat. The second, a name, may hold blanks and brackets.

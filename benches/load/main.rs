@@ -61,13 +61,13 @@ fn compare(args: &Args, place: &Place) -> ExitCode {
         Ok(findings) => findings,
         Err(why) => return told(Err(why)),
     };
+    if findings.rows.is_empty() {
+        return told(Err(format!("nobody could be measured: {}", findings.left_out.join("; "))));
+    }
     print!("{}", report::text(args, place, &findings));
     let written = args.json.as_ref().map_or(Ok(()), |path| report::write_json(path, args, place, &findings));
     if let Err(why) = written {
         return told(Err(why));
-    }
-    if findings.rows.is_empty() {
-        return told(Err("nobody could be measured".to_owned()));
     }
     if findings.l4lb_failed {
         return told(Err("l4lb was asked for and could not be measured".to_owned()));

@@ -3,6 +3,7 @@
 //! however that comes: a panic and the usual signals included.
 
 use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,6 +94,11 @@ impl Place {
         Self { namespace: None, congestion_control: system_congestion(), settings: Vec::new() }
     }
 
+    /// A directory for what this run writes; not yet there.
+    pub(crate) fn directory(&self) -> PathBuf {
+        std::env::temp_dir().join(self.namespace.clone().unwrap_or_else(own_name))
+    }
+
     /// What the load's own sockets have to ask for, where the system's default cannot be changed.
     pub(crate) fn congestion_of_load(&self) -> Option<&'static str> {
         (self.namespace.is_none() && self.congestion_control != CONGESTION).then_some(CONGESTION)
@@ -118,6 +124,11 @@ fn system_congestion() -> String {
     fs::read_to_string(path).map_or_else(|err| format!("unknown ({err})"), |text| text.trim().to_owned())
 }
 
+/// The name of this run's namespace and directory.
+fn own_name() -> String {
+    format!("l4lb-bench-{}", std::process::id())
+}
+
 /// Removes the namespace, and ends what still runs in it, when dropped.
 struct Namespace {
     name: String,
@@ -125,7 +136,7 @@ struct Namespace {
 
 impl Namespace {
     fn create() -> Result<Self, String> {
-        let name = format!("l4lb-bench-{}", std::process::id());
+        let name = own_name();
         ip(&["netns", "add", &name])?;
         let made = Self { name }; // from here on it is removed on every way out
         ip(&["-n", &made.name, "link", "set", "lo", "up"])?;
@@ -137,6 +148,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // The run removes its directory itself, unless it was killed.
+        let _ = fs::remove_dir_all(std::env::temp_dir().join(&self.name));
         // Only what was started in it runs in it. All this may fail harmlessly when nothing is left.
         for pid in ip(&["netns", "pids", &self.name]).unwrap_or_default().split_ascii_whitespace() {
             if let Ok(pid) = pid.parse() {

@@ -192,7 +192,7 @@ fn stream_module(configure: &str) -> Result<String, String> {
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).map(PathBuf::from);
     let prefix = value("--prefix=").unwrap_or_else(|| PathBuf::from("/usr/local/nginx"));
     let file = value("--modules-path=").unwrap_or_else(|| prefix.join("modules")).join("ngx_stream_module.so");
-    if file.exists() { Ok(format!("load_module {};", file.display())) } else { Err(missing.to_owned()) }
+    if file.is_file() { Ok(format!("load_module {};", file.display())) } else { Err(missing.to_owned()) }
 }
 
 /// A program of PATH; `sbin` directories are looked into as well, where daemons are and PATH often does not go.

@@ -24,9 +24,8 @@ impl Progress {
         Self { terminal: std::io::stderr().is_terminal(), done: 0, all, line: String::new() }
     }
 
-    pub(crate) fn at(&mut self, scenario: Scenario, workers: u16, round: u32, party: Kind, counting: bool) {
+    pub(crate) fn at(&mut self, scenario: Scenario, workers: u16, what: &str, party: Kind) {
         self.done += 1;
-        let what = if counting { "system calls".to_owned() } else { format!("round {round}") };
         let (done, all) = (self.done, self.all);
         self.line = format!("[{done}/{all}] {}, {workers} worker(s), {what}: {}", scenario.name(), party.name());
         self.show("");

@@ -13,6 +13,9 @@ use crate::window::WARM_UP;
 
 /// Below this share of its processor's time a proxy sleeps between events, and each wake-up is charged to the units.
 const SATURATED: f64 = 0.85;
+/// Above this share of its processor's time the load may be what limits.
+const LOAD_LIMIT: f64 = 0.98;
+
 /// The table, with what one must know to read it.
 pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
     let mut table = Table::new(
@@ -51,8 +54,15 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
             '!',
             "! the proxy was not near saturation (under 85 %): each event is then a wake-up of its own; do not compare",
         ),
-        ('~', "~ other programs took over 5 % of the machine in every round: measure again when it is quiet"),
-        ('-', "-n so many rounds are left out, since other programs took over 5 % of the machine then"),
+        (
+            '~',
+            "~ in every round other programs took over 5 % of the machine from some party: measure again when it is quiet",
+        ),
+        (
+            '-',
+            "-n so many rounds are left out for all, since other programs took over 5 % of the machine from some party",
+        ),
+        ('L', "L the load was at its limit, so the proxy was not"),
         ('E', "E connections failed while measuring"),
     ];
     for (mark, legend) in legends {
@@ -118,9 +128,13 @@ fn marks(row: &Row, shared: bool) -> String {
     if row.saturation(shared).is_some_and(|busy| busy < SATURATED) {
         marks.push('!');
     }
-    match row.disturbed() {
+    let load = row.spread(|sample| Some(sample.window.load_busy));
+    if row.party != Kind::Direct && load.is_some_and(|busy| busy.median > LOAD_LIMIT) {
+        marks.push('L');
+    }
+    match row.disturbed.len() {
         0 => {}
-        all if all == row.samples.len() => marks.push('~'),
+        _ if row.all_disturbed() => marks.push('~'),
         some => marks.push_str(&format!("-{some}")),
     }
     if row.errors() > 0 {
@@ -179,7 +193,6 @@ pub(crate) fn write_json(path: &Path, args: &Args, place: &Place, findings: &Fin
             json!({
                 "row": row,
                 "cpu_us_per_unit": row.spread(|sample| sample.cpu_us_per_unit),
-                "rounds_disturbed": row.disturbed(),
                 "units_per_second": row.spread(|sample| Some(sample.units_per_second)),
                 "idle_bytes_per_connection": row.idle_bytes(),
                 "idle_private_bytes_per_connection":

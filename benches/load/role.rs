@@ -3,7 +3,7 @@
 //! (the parent is gone, however it went) the child ends too.
 //!
 //! Clients and backend share one thread and one poll. As two processes on one processor they would preempt each other
-//! at every message and cost more than twice as much, and the load would be the limit instead of the proxy.
+//! at every message, and leave less of it for the load.
 
 use std::fs::File;
 use std::io::ErrorKind;

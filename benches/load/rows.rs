@@ -71,25 +71,38 @@ pub(crate) struct Row {
     pub(crate) scenario: Scenario,
     pub(crate) workers: u16,
     pub(crate) party: Kind,
+    /// One a round.
     pub(crate) samples: Vec<Sample>,
+    /// Rounds, from 0, in which other programs took a noticeable share of the machine from any of the parties.
+    pub(crate) disturbed: Vec<usize>,
     pub(crate) growth: Vec<Growth>,
     pub(crate) syscalls: Option<Syscalls>,
 }
 
 impl Row {
     pub(crate) fn new(scenario: Scenario, workers: u16, party: Kind) -> Self {
-        Self { scenario, workers, party, samples: Vec::new(), growth: Vec::new(), syscalls: None }
+        Self {
+            scenario,
+            workers,
+            party,
+            samples: Vec::new(),
+            disturbed: Vec::new(),
+            growth: Vec::new(),
+            syscalls: None,
+        }
     }
 
-    /// Over the rounds in which nobody else worked on the machine, or over all when there was none.
+    /// Over the rounds that count.
     pub(crate) fn spread(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-        let all = self.disturbed() == self.samples.len();
-        Spread::of(self.samples.iter().filter(|sample| all || !sample.disturbed()).filter_map(of))
+        let all = self.all_disturbed();
+        let counts = |round: &usize| all || !self.disturbed.contains(round);
+        let samples = self.samples.iter().enumerate().filter(|(round, _)| counts(round));
+        Spread::of(samples.filter_map(|(_, sample)| of(sample)))
     }
 
-    /// Rounds in which other programs took a noticeable share of the machine.
-    pub(crate) fn disturbed(&self) -> usize {
-        self.samples.iter().filter(|sample| sample.disturbed()).count()
+    /// No round was quiet: then all count, and the row is marked.
+    pub(crate) fn all_disturbed(&self) -> bool {
+        self.disturbed.len() == self.samples.len()
     }
 
     pub(crate) fn idle_bytes(&self) -> Option<Spread> {
@@ -113,5 +126,18 @@ impl Row {
             false => Some(sample.window.proxy_cpu_seconds / sample.window.seconds / f64::from(self.workers)),
         };
         if self.party == Kind::Direct { None } else { self.spread(of).map(|spread| spread.median) }
+    }
+}
+
+/// Finds the rounds that do not count: the same for all parties, so that medians are of the same rounds.
+pub(crate) fn mark_disturbed(rows: &mut [Row]) {
+    let at_once = |left: &Row, right: &Row| left.scenario == right.scenario && left.workers == right.workers;
+    for together in rows.chunk_by_mut(at_once) {
+        let rounds = together.iter().map(|row| row.samples.len()).max().unwrap_or(0);
+        let disturbed = |round: usize| together.iter().any(|row| row.samples.get(round).is_some_and(Sample::disturbed));
+        let disturbed: Vec<usize> = (0..rounds).filter(|&round| disturbed(round)).collect();
+        for row in together {
+            row.disturbed.clone_from(&disturbed);
+        }
     }
 }

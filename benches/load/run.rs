@@ -10,7 +10,7 @@ use crate::netns::{Interrupt, Place};
 use crate::party::{Entrant, Party, Terms, on_path};
 use crate::progress::Progress;
 use crate::role::Role;
-use crate::rows::Row;
+use crate::rows::{Row, mark_disturbed};
 use crate::window::Running;
 
 /// Idle connections aimed at; a proxy needs two descriptors for each.
@@ -31,7 +31,7 @@ pub(crate) struct Findings {
 
 /// Measures what `args` asks for.
 pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<Findings, String> {
-    let scratch = Scratch::create()?;
+    let scratch = Scratch::create(place)?;
     let mut entrants = Vec::new();
     let mut left_out = Vec::new();
     let mut l4lb_failed = false;
@@ -69,6 +69,7 @@ pub(crate) fn run(args: &Args, place: &Place, interrupt: &Interrupt) -> Result<F
         layouts.push((workers, layout));
     }
     stage.progress.end();
+    mark_disturbed(&mut stage.rows);
     Ok(Findings { entrants, layouts, rows: stage.rows, left_out: stage.left_out, l4lb_failed: stage.l4lb_failed })
 }
 
@@ -147,43 +148,46 @@ impl Stage<'_> {
         let softirq = softirq_threads();
         let first_row = self.rows.len();
         self.rows.extend(parties.iter().map(|party| Row::new(scenario, workers, party.kind)));
-        let windows = self.args.rounds + u32::from(self.perf);
-        for round in 1..=windows {
+        for round in 1..=self.args.rounds {
             let mut failed = Vec::new();
             for (index, party) in parties.iter_mut().enumerate() {
-                let counting = round > self.args.rounds;
-                if counting && party.kind == Kind::Direct {
-                    continue;
-                }
-                self.progress.at(scenario, workers, round, party.kind, counting);
-                let watch =
-                    Watch { proxy: party.pids(), load: load.pid(), softirq: softirq.clone(), layout: layout.clone() };
+                self.progress.at(scenario, workers, &format!("round {round}"), party.kind);
+                let (softirq, layout) = (softirq.clone(), layout.clone());
+                let watch = Watch { proxy: party.pids(), load: load.pid(), softirq, layout };
                 let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
-                let result = if counting {
-                    window.syscalls(scenario, party, &watch, &self.scratch.0).map(|counts| {
-                        self.progress.found(&format!("{:.2} a unit", counts.per_unit));
-                        self.rows[first_row + index].syscalls = Some(counts);
-                        None
-                    })
-                } else {
-                    window.sample(scenario, party, &watch, self.args.seconds).map(Some)
-                };
+                let result = window.sample(scenario, party, &watch, self.args.seconds);
                 load.ask("stop")?;
                 match result {
-                    Ok(Some(sample)) => {
+                    Ok(sample) => {
                         self.progress.found(&sample.to_string());
                         self.rows[first_row + index].samples.push(sample);
                     }
-                    Ok(None) => {}
                     Err(why) => failed.push((index, why)),
                 }
             }
             for (index, why) in failed.into_iter().rev() {
                 self.leave_out(workers, parties[index].kind, scenario.name(), &why)?;
-                // Without a system call count a party goes on; without a measurement it is out.
-                if round <= self.args.rounds {
-                    self.rows.remove(first_row + index);
-                    parties.remove(index);
+                self.rows.remove(first_row + index);
+                parties.remove(index);
+            }
+        }
+        for (index, party) in parties.iter_mut().enumerate().filter(|(_, party)| party.kind != Kind::Direct) {
+            if !self.perf {
+                break;
+            }
+            self.progress.at(scenario, workers, "system calls", party.kind);
+            let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
+            let result = window.syscalls(scenario, party, &self.scratch.0);
+            load.ask("stop")?;
+            match result {
+                Ok(counts) => {
+                    self.progress.found(&format!("{:.2} a unit", counts.per_unit));
+                    self.rows[first_row + index].syscalls = Some(counts);
+                }
+                Err(_) if self.interrupt.came() => return Err("interrupted".to_owned()),
+                Err(why) => {
+                    self.left_out.push(format!("system calls: {why}"));
+                    self.perf = false; // what perf may not do now, it may not do later
                 }
             }
         }
@@ -204,7 +208,7 @@ impl Stage<'_> {
         self.rows.extend(proxies().map(|(entrant, _)| Row::new(scenario, workers, entrant.kind)));
         for round in 1..=self.args.rounds {
             for (index, (entrant, terms)) in proxies().enumerate() {
-                self.progress.at(scenario, workers, round, entrant.kind, false);
+                self.progress.at(scenario, workers, &format!("round {round}"), entrant.kind);
                 let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
                 let result = Party::start(entrant, terms, self.interrupt).and_then(|mut party| {
                     let growth = window.growth(&mut party, self.idle);
@@ -229,8 +233,8 @@ impl Stage<'_> {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn create() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("l4lb-bench-{}", std::process::id()));
+    fn create(place: &Place) -> Result<Self, String> {
+        let path = place.directory();
         fs::create_dir(&path).map_err(|err| format!("{}: {err}", path.display()))?;
         Ok(Self(path))
     }

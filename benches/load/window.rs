@@ -89,11 +89,10 @@ impl Running<'_> {
         &mut self,
         scenario: Scenario,
         party: &mut Party,
-        watch: &Watch,
         directory: &Path,
     ) -> Result<Syscalls, String> {
         self.warm(scenario, party)?;
-        syscalls::count(&watch.proxy, directory, &mut || {
+        syscalls::count(&party.pids(), directory, &mut || {
             let first = self.read()?;
             self.interrupt.sleep(SYSCALL_WINDOW)?;
             Ok(self.read()?.units - first.units)

@@ -1,6 +1,6 @@
 //! The command line: arguments in, an exit code out, and the small programs behind the subcommands.
 //!
-//! Knows: how a user types ([`args`]), how a configuration is loaded, how `app` is started. Must not touch: how
+//! Knows: how a user types (`args`), how a configuration is loaded, how `app` is started. Must not touch: how
 //! traffic is balanced. What is typed wrong ends here with code 2 and a hint; `app` sees only a checked configuration.
 
 mod args;
@@ -75,7 +75,11 @@ fn cannot_bind(address: impl std::fmt::Display, error: &io::Error) -> Exit {
 /// Writes to standard output at once. A reader that has left (`| head -1`) is no reason to fail.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("l4lb: cannot write to standard output: {error}");
+    }
 }
 
 /// "::1" for "[::1]", which some like to type; anything else as it is.

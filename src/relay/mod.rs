@@ -103,6 +103,11 @@ impl Relay {
         self.down.moved
     }
 
+    /// Bytes read and not written yet, both ways.
+    pub fn held(&self) -> usize {
+        self.up.pending.len() + self.down.pending.len()
+    }
+
     /// True when the backend ended or broke before its client did, and without a byte: it closed without a response.
     pub fn backend_left_silently(&self) -> bool {
         self.down.moved == 0 && self.down.flow != Flow::Open && self.up.flow == Flow::Open

@@ -52,12 +52,15 @@ impl Tunnel {
         let Some((client, backend)) = cx.links.pair_mut(who.client, self.backend) else {
             return self.done(Close::Cut, cx);
         };
-        let before = (self.relay.up(), self.relay.down());
+        let before = (self.relay.up(), self.relay.down(), self.relay.held());
         let moved = self.relay.turn(client, backend, cx.scratch, cx.blocks);
         let (up, down) = (self.relay.up() - before.0, self.relay.down() - before.1);
         if up | down != 0 {
             cx.count.bytes_in.add(up);
             cx.count.bytes_out.add(down);
+        }
+        // A slow reader that still takes what was read long ago is not silent.
+        if up | down != 0 || self.relay.held() != before.2 {
             self.idle_due = cx.now.after(who.idle_timeout);
         }
         if !self.judged {
@@ -88,7 +91,9 @@ impl Tunnel {
         if cx.now >= self.idle_due {
             cx.count.idle.add(1);
             log::debug!("client {}: silent for {:?}, closed", who.address, who.idle_timeout);
-            return self.done(Close::Clean, cx);
+            // Bytes that were read and never written must not seem to be all there were.
+            let close = if self.relay.holds_blocks() { Close::Cut } else { Close::Clean };
+            return self.done(close, cx);
         }
         let due = self.idle_due;
         Outcome::Wait(Phase::Tunnel(self), due)

@@ -1,13 +1,14 @@
 //! What l4lb says and how it exits when it cannot do what it is asked.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::support::l4lb::{command, run_to_end};
 use crate::support::ports::Refusing;
-use crate::support::{L4lb, Server, Setup, closed_without_data};
+use crate::support::{Client, Ending, L4lb, Server, Setup, closed_without_data, connect};
 
 /// Runs l4lb with a file of this text, which must end by itself; exit code and standard error.
 fn run_with(toml: &str) -> (Option<i32>, String) {
@@ -71,16 +72,19 @@ fn its_own_listener_cannot_be_taken_by_a_second_l4lb() {
 
 #[test]
 fn an_address_is_free_again_as_soon_as_l4lb_has_ended() {
-    let server = Server::echo();
+    // the backend ends first, so that l4lb does at its listener: the connections in TIME-WAIT are its own, and must
+    // not keep the address (SO_REUSEADDR, socket(7))
+    let server = Server::new(|mut stream: TcpStream| stream.write_all(b"bye").expect("the client reads"));
     let lb = Setup::to(server.addr).start();
     let addr = lb.addr();
-    // connections in TIME-WAIT must not keep the address (SO_REUSEADDR)
-    for _ in 0..10 {
-        assert_eq!(crate::support::exchange(addr, b"x"), b"x");
-    }
+    let ask = || {
+        let stream = connect(addr);
+        assert_eq!(stream.read_all(), (b"bye".to_vec(), Ending::Clean));
+    };
+    (0..10).for_each(|_| ask());
     drop(lb);
-    let again = Setup::to(server.addr).bind(&format!("\"{addr}\"")).start();
-    assert_eq!(crate::support::exchange(again.addr(), b"x"), b"x");
+    let _again = Setup::to(server.addr).bind(&format!("\"{addr}\"")).start();
+    ask();
 }
 
 #[test]
