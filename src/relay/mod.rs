@@ -7,6 +7,10 @@
 //! A direction reads only while its sink has taken everything, so that it holds at most one scratch of bytes. A stream
 //! that broke is never turned into a clean end: the other side gets what was read before, and then a reset.
 
+mod outbox;
+
+pub use outbox::{Flushed, Outbox};
+
 use crate::base::blocks::{CHAIN_BYTES, Chain, Pool};
 use crate::link::{Link, Read, Side, Stream, Write};
 use std::io::IoSlice;
@@ -62,6 +66,14 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// A relay that begins with bytes that were read from the client, and from the backend, before it.
+    pub fn seeded(from_client: Chain, from_backend: Chain) -> Relay {
+        let mut relay = Relay::default();
+        relay.up.pending = from_client;
+        relay.down.pending = from_backend;
+        relay
+    }
+
     /// Moves what can be moved, at most a budget of it each way.
     pub fn turn<S: Stream>(
         &mut self,

@@ -1,5 +1,6 @@
 //! From a pool to a connected backend: pick, try, and try another.
 
+use crate::base::blocks::Chain;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::time::Tick;
 use crate::link::Net;
@@ -17,15 +18,20 @@ pub struct Connect {
     /// The id of the backend, for the log.
     name: Arc<str>,
     attempt: Attempt,
+    /// What the client has sent already, behind its PROXY header.
+    inbox: Chain,
     /// Backends that failed for this client. Allocates only once one has.
     tried: Vec<BackendSlot>,
 }
 
 impl Connect {
     /// Picks the first backend.
-    pub(super) fn begin<N: Net>(pool: PoolId, who: &Who, cx: &mut Context<'_, N>) -> Turn {
+    pub(super) fn begin<N: Net>(pool: PoolId, inbox: Chain, who: &Who, cx: &mut Context<'_, N>) -> Turn {
         match Connect::pick(pool, Vec::new(), cx) {
-            Ok(connect) => connect.turn(who, cx),
+            Ok(mut connect) => {
+                connect.inbox = inbox;
+                connect.turn(who, cx)
+            }
             Err(reason) => unserved(pool, who, cx, &format_args!("{reason:?}")),
         }
     }
@@ -35,7 +41,7 @@ impl Connect {
         let picked = plan.pick(cx.now, &tried)?;
         let backend = &plan.backends[picked.place];
         let attempt = Attempt::new(backend.addresses.clone(), cx.now, plan.connect_timeout);
-        Ok(Connect { pool, lease: picked.lease, name: backend.id.clone(), attempt, tried })
+        Ok(Connect { pool, lease: picked.lease, name: backend.id.clone(), attempt, inbox: Chain::default(), tried })
     }
 
     /// Goes on: connected, to the next backend, or nobody left.

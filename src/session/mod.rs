@@ -4,27 +4,37 @@
 //! Read [`Phase`] and [`step`] first.
 
 mod connect;
+pub mod http;
+mod proxied;
 mod tunnel;
 
-use crate::base::blocks::Pool as Blocks;
+use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{LinkId, ListenerId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::link::{Link, Net};
-use crate::shared::snapshot::Snapshot;
+use crate::shared::snapshot::{Protocol, Snapshot};
 use crate::stats::Cell;
+use crate::upstream::Idle;
+use http::Spare;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use connect::Connect;
+pub use http::Http;
+pub use proxied::Proxied;
 pub use tunnel::Tunnel;
 
 /// Where a session waits. No lease without a backend, no tunnel without two links.
 pub enum Phase {
     /// A backend is leased, and its socket is not yet writable.
     Connect(Connect),
+    /// The PROXY header is read.
+    Proxied(Proxied),
     /// Bytes move both ways.
     Tunnel(Tunnel),
+    /// Requests come, one after the other.
+    Http(Http),
 }
 
 /// What stays the same while a session lives.
@@ -50,8 +60,16 @@ pub struct Context<'a, N: Net> {
     pub net: &'a mut N,
     /// All links of the worker.
     pub links: &'a mut Slab<LinkId, Link<N::Stream>>,
+    /// Idle connections to backends.
+    pub idle: &'a mut Idle,
+    /// Exchanges nobody uses just now.
+    pub spare: &'a mut Spare,
     /// Its blocks.
     pub blocks: &'a mut Blocks,
+    /// What is written before it is sent: heads, chunks.
+    pub out: &'a mut Vec<u8>,
+    /// A path in its normal form.
+    pub path: &'a mut String,
     /// Its scratch, [`crate::relay::SCRATCH`] bytes.
     pub scratch: &'a mut [u8],
     /// What is in force.
@@ -94,21 +112,38 @@ pub enum Close {
     Cut,
 }
 
-/// A client that just arrived: picks its backend and goes as far as it can.
-pub fn begin<N: Net>(who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+/// A client that just arrived: goes as far as it can.
+pub fn begin<N: Net>(who: &mut Who, cx: &mut Context<'_, N>) -> Outcome {
     let Some(listener) = cx.snapshot.listener(who.listener) else { return Outcome::Done(Close::Clean) };
-    match Connect::begin(listener.pool, who, cx) {
+    let turn = if listener.accept_proxy {
+        Turn::Go(Phase::Proxied(Proxied::new(cx.now)))
+    } else {
+        enter(Chain::default(), who, cx)
+    };
+    match turn {
         Turn::Go(phase) => step(phase, who, cx),
         Turn::Stop(outcome) => outcome,
     }
 }
 
+/// The client is known: on to what its listener speaks. `inbox` is what it has sent so far.
+fn enter<N: Net>(inbox: Chain, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
+    let Some(listener) = cx.snapshot.listener(who.listener) else { return Turn::Stop(Outcome::Done(Close::Clean)) };
+    match (listener.protocol, listener.pool) {
+        (Protocol::Http, _) => Turn::Go(Phase::Http(Http::new(inbox, cx.now))),
+        (Protocol::Tcp, Some(pool)) => Connect::begin(pool, inbox, who, cx),
+        (Protocol::Tcp, None) => Turn::Stop(Outcome::Done(Close::Clean)),
+    }
+}
+
 /// Runs `phase` until it must wait or is over. An extra call is harmless, so a stale wake-up is too.
-pub fn step<N: Net>(mut phase: Phase, who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+pub fn step<N: Net>(mut phase: Phase, who: &mut Who, cx: &mut Context<'_, N>) -> Outcome {
     loop {
         let turn = match phase {
+            Phase::Proxied(at) => at.turn(who, cx),
             Phase::Connect(at) => at.turn(who, cx),
             Phase::Tunnel(at) => Turn::Stop(at.turn(who, cx)),
+            Phase::Http(at) => at.turn(who, cx),
         };
         match turn {
             Turn::Go(next) => phase = next,

@@ -37,6 +37,11 @@ impl Tunnel {
         Tunnel { relay: Relay::default(), pool, backend, lease, idle_due, judged: false, lame: None }
     }
 
+    /// A tunnel that an exchange turned into: its backend has answered already.
+    pub(super) fn upgraded(pool: PoolId, backend: LinkId, lease: Lease, relay: Relay, who: &Who, now: Tick) -> Tunnel {
+        Tunnel { relay, judged: true, ..Tunnel::new(pool, backend, lease, who, now) }
+    }
+
     /// True while it holds bytes for a slow reader.
     pub fn holds_blocks(&self) -> bool {
         self.relay.holds_blocks()

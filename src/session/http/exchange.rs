@@ -1,0 +1,410 @@
+//! One request and its response: from a pool to a backend, both bodies, and the account.
+//!
+//! Read [`Exchange::turn`] first. `upload` moves the request's body, `download` the response.
+
+use crate::base::blocks::{Chain, Pool as Blocks};
+use crate::base::ids::{BackendSlot, LinkId, PoolId};
+use crate::base::time::Tick;
+use crate::guard::Cap;
+use crate::link::{Link, Net, Owner};
+use crate::relay::Outbox;
+use crate::session::http::download::Download;
+use crate::session::http::upload::Upload;
+use crate::session::{Context, Who};
+use crate::shared::backend::{BackendState, Lease};
+use crate::shared::snapshot::Pool;
+use crate::upstream::{Attempt, Progress};
+use crate::wire::http1::{Body, Version};
+use std::sync::Arc;
+
+/// Exchanges kept for the next to come, so that a request allocates nothing.
+const KEEP: usize = 256;
+
+/// Exchanges nobody uses just now.
+#[derive(Default)]
+pub struct Spare(Vec<Box<Exchange>>);
+
+impl Spare {
+    /// One to begin.
+    pub fn take(&mut self) -> Box<Exchange> {
+        self.0.pop().unwrap_or_default()
+    }
+}
+
+/// What the head of a request came to.
+pub(super) struct Order {
+    pub(super) pool: PoolId,
+    pub(super) body: Body,
+    pub(super) max_body: u64,
+    pub(super) asked_head: bool,
+    pub(super) upgrade: Option<Box<str>>,
+    pub(super) idempotent: bool,
+    pub(super) version: Version,
+    pub(super) keep: bool,
+    pub(super) te_trailers: bool,
+}
+
+/// What an exchange answers with when it has to do so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) status: u16,
+    pub(super) why: &'static str,
+}
+
+/// What a turn of an exchange came to.
+pub(super) enum Step {
+    Wait(Tick),
+    Again(Tick),
+    /// The response is whole and written. `keep`: the client may send another request.
+    Done {
+        keep: bool,
+    },
+    /// Nothing was sent to the client: it gets this.
+    Fail(Failed),
+    /// A response that has begun cannot be completed: the client must see that.
+    Break,
+    /// The client is gone.
+    Gone,
+    /// The backend has agreed to another protocol.
+    Tunnel {
+        link: LinkId,
+        lease: Lease,
+        pool: PoolId,
+    },
+}
+
+/// Why a direction stops for good.
+pub(super) enum Stop {
+    /// The client broke.
+    Client,
+    /// The backend's connection is over, or it sent what is no response; nothing of a response was passed on.
+    Backend {
+        /// A byte of a response came, so the request was seen.
+        answered: bool,
+        why: &'static str,
+    },
+    /// A response that has begun broke.
+    Broke,
+    /// The client's request is to be refused.
+    Refuse(Failed),
+    /// The protocol changes.
+    Switch,
+}
+
+/// The way to the backend.
+#[derive(Default)]
+enum Way {
+    #[default]
+    None,
+    Connecting(Attempt),
+    Open {
+        link: LinkId,
+        /// It has served another request before.
+        reused: bool,
+    },
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Exchange {
+    pool: Option<PoolId>,
+    lease: Option<Lease>,
+    idle_cap: Option<Arc<Cap>>,
+    way: Way,
+    tried: Vec<BackendSlot>,
+    /// The next way must be a fresh one: an idle one was closed under us.
+    fresh: bool,
+    last: Option<Failed>,
+    pub(super) upload: Upload,
+    pub(super) download: Download,
+    idempotent: bool,
+    keep: bool,
+    began: Tick,
+}
+
+impl Exchange {
+    /// Takes on an order whose head is `head`. False when there is no memory for it.
+    pub(super) fn begin(&mut self, order: Order, head: &[u8], now: Tick, blocks: &mut Blocks) -> bool {
+        self.pool = Some(order.pool);
+        self.idempotent = order.idempotent;
+        self.keep = order.keep;
+        self.began = now;
+        self.download.begin(order.asked_head, order.upgrade, order.version, order.te_trailers);
+        self.upload.begin(order.body, order.max_body, head, now, blocks)
+    }
+
+    pub(super) fn asked_head(&self) -> bool {
+        self.download.asked_head()
+    }
+
+    pub(super) fn holds_blocks(&self) -> bool {
+        self.upload.holds_blocks() || self.download.holds_blocks()
+    }
+
+    /// Gives everything back, and itself.
+    pub(super) fn finish<N: Net>(mut self: Box<Self>, cx: &mut Context<'_, N>) {
+        self.drop_way(cx);
+        self.upload.clear(cx.blocks);
+        self.download.clear(cx.blocks);
+        self.lease = None;
+        self.tried.clear();
+        let tried = std::mem::take(&mut self.tried);
+        *self = Exchange { tried, ..Exchange::default() };
+        if cx.spare.0.len() < KEEP {
+            cx.spare.0.push(self);
+        }
+    }
+
+    fn drop_way<N: Net>(&mut self, cx: &mut Context<'_, N>) {
+        match std::mem::take(&mut self.way) {
+            Way::None => {}
+            Way::Connecting(mut attempt) => attempt.abandon(cx.links),
+            Way::Open { link, .. } => drop(cx.links.remove(link)),
+        }
+    }
+
+    /// Goes on as far as it can.
+    pub(super) fn turn<N: Net>(&mut self, inbox: &mut Chain, outbox: &mut Outbox, who: &Who, cx: &mut Context<'_, N>) -> Step {
+        let Some(pool) = self.pool.and_then(|pool| cx.snapshot.pool(pool)) else {
+            return Step::Fail(Failed { status: 503, why: "there is no such pool any more" });
+        };
+        loop {
+            if cx.links.get_mut(who.client).is_none_or(super::is_broken) {
+                return Step::Gone;
+            }
+            match &mut self.way {
+                Way::None => {
+                    if let Err(failed) = self.reach(pool, who, cx) {
+                        return Step::Fail(failed);
+                    }
+                }
+                Way::Connecting(attempt) => match attempt.turn(cx.net, cx.links, who.id, cx.now) {
+                    Progress::Wait(due) => return self.wait(due, pool, who, cx),
+                    Progress::Connected(link) => {
+                        self.way = Way::Open { link, reused: false };
+                        self.upload.moved_at = cx.now;
+                    }
+                    Progress::Failed(error) => {
+                        cx.count.failed.add(1);
+                        let timed_out = error.raw_os_error() == Some(libc::ETIMEDOUT);
+                        let local = crate::link::is_local(&error);
+                        self.way = Way::None;
+                        if !local && let Some(lease) = &self.lease {
+                            note(pool, lease.backend(), &error, cx.now);
+                        }
+                        let status = if timed_out { 504 } else { 502 };
+                        let why = if timed_out { "the backend could not be reached in time" } else { "the backend could not be reached" };
+                        if let Err(failed) = self.try_another(Failed { status, why }, pool, cx) {
+                            return Step::Fail(failed);
+                        }
+                    }
+                },
+                Way::Open { link, reused } => {
+                    let (link, reused) = (*link, *reused);
+                    match self.talk(link, inbox, outbox, who, cx) {
+                        Ok(Talk::Wait) => return self.wait(Tick::NEVER, pool, who, cx),
+                        Ok(Talk::Again) => {
+                            let due = self.due(pool, who, cx);
+                            return Step::Again(due);
+                        }
+                        Ok(Talk::Done) => return self.done(link, pool, cx),
+                        Err(Stop::Client) => return Step::Gone,
+                        Err(Stop::Broke) => {
+                            cx.count.failed.add(1);
+                            return Step::Break;
+                        }
+                        Err(Stop::Refuse(failed)) => return Step::Fail(failed),
+                        Err(Stop::Switch) => {
+                            self.way = Way::None;
+                            let Some(lease) = self.lease.take() else { return Step::Break };
+                            lease.backend().answered();
+                            return Step::Tunnel { link, lease, pool: self.pool.unwrap_or(PoolId(0)) };
+                        }
+                        Err(Stop::Backend { answered, why }) => {
+                            self.drop_way(cx);
+                            if let Err(step) = self.lost(answered, reused, why, pool, cx) {
+                                return step;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Picks a backend and a way to it.
+    fn reach<N: Net>(&mut self, pool: &Pool, who: &Who, cx: &mut Context<'_, N>) -> Result<(), Failed> {
+        if self.lease.is_none() {
+            pool.budget.request(cx.now);
+            let picked = pool.pick(cx.now, &self.tried).map_err(|_| {
+                cx.count.unserved.add(1);
+                self.last.unwrap_or(Failed { status: 503, why: "no backend is available" })
+            })?;
+            let backend = &pool.backends[picked.place];
+            self.idle_cap = (pool.keepalive > 0).then(|| backend.idle.clone());
+            self.lease = Some(picked.lease);
+            if !self.fresh
+                && let Some(link) = cx.idle.take(backend.state.slot, cx.now, cx.links)
+            {
+                if let Some(slot) = cx.links.get_mut(link) {
+                    slot.owner = Owner::Session(who.id);
+                }
+                self.way = Way::Open { link, reused: true };
+                return Ok(());
+            }
+        }
+        let slot = self.lease.as_ref().map(|lease| lease.backend().slot);
+        let addresses = pool.backends.iter().find(|b| Some(b.state.slot) == slot).map(|b| b.addresses.clone());
+        let addresses = addresses.unwrap_or_else(|| Arc::new([]));
+        self.way = Way::Connecting(Attempt::new(addresses, cx.now, pool.connect_timeout));
+        Ok(())
+    }
+
+    /// The backend's connection ended before a response was passed on.
+    fn lost<N: Net>(
+        &mut self,
+        answered: bool,
+        reused: bool,
+        why: &'static str,
+        pool: &Pool,
+        cx: &mut Context<'_, N>,
+    ) -> Result<(), Step> {
+        let may_repeat = !answered && (!self.upload.has_sent() || self.idempotent && self.upload.can_repeat());
+        if reused && !answered && !self.fresh {
+            // It closed an idle connection just as we used it: no evidence, and the same backend may be asked again.
+            if may_repeat {
+                self.fresh = true;
+                self.upload.repeat();
+                self.download.repeat(cx.blocks);
+                cx.count.retried.add(1);
+                return Ok(());
+            }
+        } else {
+            cx.count.failed.add(1);
+            if let Some(lease) = &self.lease {
+                note(pool, lease.backend(), &why, cx.now);
+            }
+        }
+        let failed = Failed { status: 502, why: "the backend's answer cannot be used" };
+        if !may_repeat {
+            return Err(Step::Fail(failed));
+        }
+        self.upload.repeat();
+        self.download.repeat(cx.blocks);
+        self.try_another(failed, pool, cx).map_err(Step::Fail)
+    }
+
+    /// On to a backend not tried yet, if retries allow.
+    fn try_another<N: Net>(&mut self, failed: Failed, pool: &Pool, cx: &mut Context<'_, N>) -> Result<(), Failed> {
+        if let Some(lease) = self.lease.take() {
+            self.tried.push(lease.backend().slot);
+        }
+        self.last = Some(failed);
+        if self.tried.len() > pool.retries as usize || !pool.budget.retry(cx.now, pool.retry_budget) {
+            return Err(failed);
+        }
+        cx.count.retried.add(1);
+        Ok(())
+    }
+
+    /// Both bodies, as far as they go now.
+    fn talk<N: Net>(
+        &mut self,
+        link: LinkId,
+        inbox: &mut Chain,
+        outbox: &mut Outbox,
+        who: &Who,
+        cx: &mut Context<'_, N>,
+    ) -> Result<Talk, Stop> {
+        let Some((client, backend)) = cx.links.pair_mut(who.client, link) else { return Err(Stop::Client) };
+        let mut budget = super::READ * 4;
+        loop {
+            let up = self.upload.pump(inbox, client, backend, cx.scratch, cx.out, cx.blocks, cx.count, cx.now, &mut budget)?;
+            let whole = self.upload.is_done();
+            if whole && self.download.waiting_since.is_none() {
+                self.download.waiting_since = Some(cx.now);
+            }
+            let keep = self.keep && whole;
+            let down = self.download.pump(outbox, client, backend, cx.scratch, cx.out, cx.blocks, cx.count, cx.now, keep, &mut budget)?;
+            if self.download.is_done() && outbox.is_empty() {
+                return Ok(Talk::Done);
+            }
+            if budget == 0 {
+                return Ok(Talk::Again);
+            }
+            if !up && !down {
+                return Ok(Talk::Wait);
+            }
+        }
+    }
+
+    fn done<N: Net>(&mut self, link: LinkId, pool: &Pool, cx: &mut Context<'_, N>) -> Step {
+        cx.count.ended.add(1);
+        let Some(lease) = self.lease.take() else { return Step::Break };
+        if lease.backend().answered() {
+            log::info!("pool {}: backend answers again", pool.name);
+        }
+        self.way = Way::None;
+        let reusable = self.upload.is_done()
+            && self.download.backend_stays()
+            && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
+        let place = self.idle_cap.as_ref().filter(|_| reusable).and_then(Cap::take);
+        match place {
+            Some(place) => {
+                cx.idle.put(lease.backend().slot, link, place, pool.keepalive_timeout, cx.now, cx.links);
+            }
+            None => drop(cx.links.remove(link)),
+        }
+        Step::Done { keep: self.download.client_stays() }
+    }
+
+    /// The nearest of all deadlines.
+    fn due<N: Net>(&self, pool: &Pool, who: &Who, cx: &Context<'_, N>) -> Tick {
+        let Some(listener) = cx.snapshot.listener(who.listener) else { return cx.now };
+        let http = &listener.http;
+        let whole = http.request_timeout.map_or(Tick::NEVER, |timeout| self.began.after(timeout));
+        let Way::Open { .. } = self.way else { return whole };
+        let upload = if self.upload.is_done() { Tick::NEVER } else { self.upload.moved_at.after(http.body_timeout) };
+        let download = match self.download.moved_at {
+            Some(moved) => moved.after(http.tunnel_timeout),
+            None => self.download.waiting_since.map_or(Tick::NEVER, |since| since.after(pool.response_timeout)),
+        };
+        whole.min(upload).min(download)
+    }
+
+    /// Waits, or finds that a deadline has passed.
+    fn wait<N: Net>(&mut self, due: Tick, pool: &Pool, who: &Who, cx: &mut Context<'_, N>) -> Step {
+        let due = due.min(self.due(pool, who, cx));
+        if cx.now < due {
+            return Step::Wait(due);
+        }
+        cx.count.idle.add(1);
+        if self.download.has_begun() {
+            return Step::Break;
+        }
+        let waiting = self.download.waiting_since.is_some() || matches!(self.way, Way::Connecting(_));
+        if waiting || !self.upload.waits_for_client() {
+            cx.count.failed.add(1);
+            return Step::Fail(Failed { status: 504, why: "the backend did not answer in time" });
+        }
+        Step::Fail(Failed { status: 408, why: "the request's body did not come in time" })
+    }
+}
+
+enum Talk {
+    Wait,
+    Again,
+    Done,
+}
+
+fn note(pool: &Pool, backend: &BackendState, why: &dyn std::fmt::Display, now: Tick) {
+    if let Some(wait) = backend.failed(now) {
+        let name = pool.backends.iter().find(|b| b.state.slot == backend.slot).map_or("?", |b| &*b.id);
+        log::warn!("pool {}: backend {name} failed: {why}; set aside for {} s", pool.name, wait / 1000);
+    }
+}
+
+/// True for a link that can still be talked to.
+pub(super) fn _is_open<S: crate::link::Stream>(link: &Link<S>) -> bool {
+    !link.broken()
+}

@@ -1,0 +1,167 @@
+//! Reading a request's head, and everything that is decided by it.
+
+use crate::base::time::Tick;
+use crate::link::{Net, Read};
+use crate::route::Facts;
+use crate::session::http::exchange::{Exchange, Order};
+use crate::session::http::{Go, Http, READ, State};
+use crate::session::{Close, Context, Who};
+use crate::wire::http1::{self, Body, Forward, HeadScan, Limits, NAME, Request, Storage, Version, parse_request, via_count, write_request};
+use crate::base::net::client_address;
+use crate::shared::snapshot::Listener;
+
+/// Our name in `Via` more often than this is a loop.
+const LOOPS: usize = 5;
+
+impl Http {
+    /// When a client that has not sent its head has had its time.
+    pub(super) fn head_due<N: Net>(&self, who: &Who, cx: &Context<'_, N>) -> Tick {
+        let Some(listener) = cx.snapshot.listener(who.listener) else { return cx.now };
+        match self.head_since {
+            Some(began) => began.after(listener.http.header_timeout),
+            None if self.served => self.since.after(listener.idle_timeout),
+            None => self.since.after(listener.http.header_timeout),
+        }
+    }
+
+    /// Reads until a head is whole.
+    pub(super) fn read_head<N: Net>(&mut self, who: &mut Who, cx: &mut Context<'_, N>) -> Go {
+        let mut have = self.inbox.peek(&mut cx.scratch[..READ]);
+        // What was searched before is not searched again before more has come.
+        let mut fresh = have > 0 && !self.scan.has_begun();
+        loop {
+            if fresh && let Some(go) = self.open(have, who, cx) {
+                return go;
+            }
+            let Some(client) = cx.links.get_mut(who.client) else { return Go::Done(Close::Clean) };
+            let read = if client.readable() { client.recv(&mut cx.scratch[have..READ]) } else { Read::Empty };
+            match read {
+                Read::Bytes(n) => {
+                    cx.count.bytes_in.add(n as u64);
+                    self.head_since.get_or_insert(cx.now);
+                    have += n;
+                    fresh = true;
+                }
+                Read::Empty => {
+                    let held = self.inbox.len();
+                    if have > held && self.inbox.push(&cx.scratch[held..have], cx.blocks).is_err() {
+                        return Go::Done(Close::Cut);
+                    }
+                    let due = self.head_due(who, cx);
+                    if cx.now < due {
+                        return Go::Wait(due);
+                    }
+                    return self.too_late(who, cx);
+                }
+                // Between requests, or in the midst of a head: nothing was asked for.
+                Read::End | Read::Broken => return Go::Done(Close::Clean),
+            }
+        }
+    }
+
+    fn too_late<N: Net>(&mut self, who: &Who, cx: &mut Context<'_, N>) -> Go {
+        cx.count.idle.add(1);
+        if self.head_since.is_none() {
+            return Go::Done(Close::Clean);
+        }
+        self.refuse(408, "the request did not come in time", false, who, cx);
+        Go::On
+    }
+
+    /// Parses `have` bytes of scratch; `None` when the head is not whole.
+    fn open<N: Net>(&mut self, have: usize, who: &mut Who, cx: &mut Context<'_, N>) -> Option<Go> {
+        let snapshot = cx.snapshot;
+        let Some(listener) = snapshot.listener(who.listener) else { return Some(Go::Done(Close::Clean)) };
+        let limits = Limits { head: listener.http.max_header_size, ..Limits::default() };
+        let mut storage = Storage::new();
+        let (request, length) = match parse_request(&cx.scratch[..have], &mut self.scan, &limits, &mut storage) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return None,
+            Err(bad) => {
+                self.refuse(bad.status, bad.why, false, who, cx);
+                return Some(Go::On);
+            }
+        };
+        let asked_head = request.method == "HEAD";
+        cx.out.clear();
+        let order = match decide(&request, listener, who, cx.out, cx.path) {
+            Ok(order) => order,
+            Err(refusal) => {
+                self.refuse(refusal.0, refusal.1, asked_head, who, cx);
+                return Some(Go::On);
+            }
+        };
+        // What follows the head is the body, or the next request.
+        let (held, rest) = (self.inbox.len(), length..have);
+        if held >= length {
+            self.inbox.consume(length, cx.blocks);
+            let behind = &cx.scratch[held..have];
+            if self.inbox.push(behind, cx.blocks).is_err() {
+                return Some(Go::Done(Close::Cut));
+            }
+        } else {
+            self.inbox.clear(cx.blocks);
+            if self.inbox.push(&cx.scratch[rest], cx.blocks).is_err() {
+                return Some(Go::Done(Close::Cut));
+            }
+        }
+        self.scan = HeadScan::default();
+        self.head_since = None;
+        let mut exchange = cx.spare.take();
+        if !exchange.begin(order, cx.out, cx.now, cx.blocks) {
+            exchange.finish(cx);
+            return Some(Go::Done(Close::Cut));
+        }
+        self.state = State::Busy(exchange);
+        Some(Go::On)
+    }
+}
+
+/// What a request comes to: an order for an exchange with its head in `out`, or an answer of our own.
+fn decide(
+    request: &Request<'_>,
+    listener: &Listener,
+    who: &Who,
+    out: &mut Vec<u8>,
+    path: &mut String,
+) -> Result<Order, (u16, &'static str)> {
+    let http = &listener.http;
+    if via_count(&request.fields, NAME) > LOOPS {
+        return Err((502, "the request goes round in a loop"));
+    }
+    if let (Body::Length(length), Some(max)) = (request.body, http.max_body_size)
+        && length > max
+    {
+        return Err((413, "the body is larger than is accepted here"));
+    }
+    let normal = http1::normalise_path(request.target.path, path).map_err(|bad| (bad.status, bad.why))?;
+    let facts = Facts { host: request.host, path: normal, method: request.method, fields: &request.fields };
+    let pool = match http.router.find(&facts) {
+        Some(route) => http.pools[route],
+        None => listener.pool.ok_or((404, "there is nothing here"))?,
+    };
+    let peer = who.address;
+    let trusted = http.trusted.contains(peer.ip());
+    let _client = client_address(peer, request.fields.all("X-Forwarded-For"), &http.trusted);
+    let forward = Forward {
+        peer: peer.ip(),
+        proto: "http",
+        trusted,
+        default_host: "",
+        close: false,
+        upgrade: true,
+    };
+    write_request(out, request, &forward);
+    let max_body = http.max_body_size.unwrap_or(0);
+    Ok(Order {
+        pool,
+        body: request.body,
+        max_body,
+        asked_head: request.method == "HEAD",
+        upgrade: request.upgrade.map(Into::into),
+        idempotent: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
+        version: request.version,
+        keep: request.keep_alive && request.version == Version::Http11,
+        te_trailers: request.te_trailers,
+    })
+}
