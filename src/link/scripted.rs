@@ -102,7 +102,7 @@ pub fn run(config: Config, options: Options) -> Exit {
 fn accept(socket: &TcpListener, config: &Arc<Config>, listener: usize) {
     let turn = AtomicUsize::new(0);
     for client in socket.incoming().flatten() {
-        let pool = &config.pools[config.listeners[listener].pool];
+        let Some(pool) = config.listeners[listener].pool.map(|pool| &config.pools[pool]) else { continue };
         let first = turn.fetch_add(1, Ordering::Relaxed);
         let backend = (0..pool.backends.len())
             .map(|next| &pool.backends[(first + next) % pool.backends.len()])
