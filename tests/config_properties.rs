@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use l4lb::config::{self, ConfigError};
+use l4lb::config::{self, ConfigError, Protocol};
 use proptest::prelude::*;
 
 /// The files of a folder of this project that end in .toml.
@@ -23,7 +23,12 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
         Ok(config) => {
             prop_assert!(!config.listeners.is_empty());
             for listener in &config.listeners {
-                prop_assert!(listener.pool < config.pools.len(), "a pool that is not there");
+                let pools = listener.pool.into_iter().chain(listener.routes.iter().map(|route| route.pool));
+                let pools: Vec<usize> = pools.collect();
+                prop_assert!(!pools.is_empty(), "nowhere to go");
+                prop_assert!(pools.iter().all(|pool| *pool < config.pools.len()), "a pool that is not there");
+                let whole = listener.protocol == Protocol::Http || listener.pool.is_some();
+                prop_assert!(whole && (listener.protocol == Protocol::Http || listener.routes.is_empty()));
                 prop_assert!(!listener.binds.is_empty());
             }
             return Ok(());
@@ -102,6 +107,13 @@ fn piece() -> impl Strategy<Value = String> {
         "pool = \"a\"\n",
         "bind = \"127.0.0.1:80\"\n",
         "protocol = \"tcp\"\n",
+        "protocol = \"http\"\n",
+        "\n[[listener.route]]\n",
+        "path_prefix",
+        "method = [\"GET\"]\n",
+        "trusted_proxies = [\"::1\"]\n",
+        "\"/v1\"",
+        "\"16KiB\"",
         "\u{feff}",
         "ä",
         "\u{1f600}",
@@ -149,8 +161,17 @@ proptest! {
     }
 
     #[test]
-    fn any_text_as_a_value_is_told(key in "idle_timeout|bind|name|pool|congestion_control", value in "\\PC{0,30}|[0-9a-zM. :\\[\\]-]{0,40}") {
-        let text = format!("[[listener]]\n{key} = {}\n", toml::Value::from(value));
+    fn any_text_as_a_value_is_told(
+        key in "idle_timeout|bind|name|pool|congestion_control|max_body_size|route\\.(host|path|method|header\\.name|header\\.value)",
+        value in "\\PC{0,30}|[0-9a-zM. :\\[\\]-]{0,40}|[0-9a-c*./:\\[\\]?#]{0,12}",
+    ) {
+        let text = format!("[[listener]]\nprotocol = 'http'\n{key} = {}\n", toml::Value::from(value));
+        hold(&text)?;
+    }
+
+    #[test]
+    fn any_text_as_a_proxy_is_told(value in "\\PC{0,30}|[0-9a-f./:\\[\\]]{0,24}") {
+        let text = format!("[[listener]]\nprotocol = 'http'\ntrusted_proxies = [{}]\n", toml::Value::from(value));
         hold(&text)?;
     }
 }

@@ -49,10 +49,15 @@ fn the_page_and_the_table_of_keys_agree() {
 }
 
 #[test]
-fn the_example_of_the_page_is_a_configuration() {
+fn the_examples_of_the_page_are_configurations() {
     let page = page();
-    let example = page.split(".Bd -literal").nth(1).and_then(|rest| rest.split(".Ed").next());
-    let (_, example) = example.and_then(|block| block.split_once('\n')).expect("there is one");
-    let config = config::parse(example, "the example").unwrap_or_else(|errors| panic!("{errors}"));
-    assert!(config.pools[0].backends[3].backup, "it is the example that is meant");
+    let examples = page.split(".Bd -literal").skip(1).filter_map(|rest| rest.split(".Ed").next());
+    let read = |block: &str| {
+        let (_, example) = block.split_once('\n').expect("it has lines");
+        config::parse(example, "the example").unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let configs: Vec<_> = examples.map(read).collect();
+    assert_eq!(configs.len(), 2);
+    assert!(configs[0].pools[0].backends[3].backup, "it is the example that is meant");
+    assert_eq!(configs[1].listeners[0].routes.len(), 1, "it is the example that is meant");
 }

@@ -9,7 +9,7 @@ use super::args::DemoArgs;
 use super::backend::{Faults, Server, Settings, Speaks};
 use crate::app::{self, Bound, Options, Stop};
 use crate::base::exit::Exit;
-use crate::config::{Address, Backend, Config, Global, Listener, Pool, Protocol, SocketOptions};
+use crate::config::{Address, Backend, Config, Global, Listener, Pool, Protocol};
 
 const HOST: &str = "127.0.0.1";
 const BACKENDS: usize = 3;
@@ -66,13 +66,9 @@ fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
 
 fn listener(name: &str, port: u16, pool: usize) -> Listener {
     Listener {
-        name: name.to_owned(),
         binds: vec![Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)))],
-        protocol: Protocol::Tcp,
-        pool,
-        idle_timeout: Listener::TCP_IDLE,
-        max_connections: 0,
-        socket: SocketOptions::default(),
+        pool: Some(pool),
+        ..Listener::new(name, Protocol::Tcp)
     }
 }
 

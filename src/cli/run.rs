@@ -6,7 +6,7 @@ use super::args::{Protocol, RunArgs};
 use super::check;
 use crate::app::{self, Bound, Options};
 use crate::base::exit::Exit;
-use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool, SocketOptions};
+use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool};
 
 /// The name of the one listener and the one pool of a run without a file.
 const NAME: &str = "main";
@@ -68,15 +68,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         let id = typed.clone();
         backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
-    let listener = Listener {
-        name: NAME.to_owned(),
-        binds: vec![bind],
-        protocol: config::Protocol::Tcp,
-        pool: 0,
-        idle_timeout: Listener::TCP_IDLE,
-        max_connections: 0,
-        socket: SocketOptions::default(),
-    };
+    let listener = Listener { binds: vec![bind], pool: Some(0), ..Listener::new(NAME, config::Protocol::Tcp) };
     let pool = Pool { algorithm, backends, ..Pool::new(NAME) };
     Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
 }

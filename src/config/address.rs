@@ -240,11 +240,26 @@ fn bracketed(text: &str, found: Quoted) -> AddressError {
     }
 }
 
-/// What keeps `host` from being a name that a resolver would take (RFC 1123, section 2.1; `_` is common in practice).
-/// `None` for an IPv4 literal too.
+/// What keeps `host` from being a name that a resolver would take, or an IPv4 literal.
 fn host_error(host: &str, found: &Quoted) -> Option<AddressError> {
+    match name_fault(host)? {
+        NameFault::Shape(why) => Some(AddressError::BadName { found: found.clone(), why }),
+        NameFault::Numeric => Some(AddressError::BadIpv4 { found: found.clone() }),
+    }
+}
+
+/// Why a text is no name of a host.
+pub(super) enum NameFault {
+    /// What is wrong with it, in words.
+    Shape(&'static str),
+    /// It looks like an IPv4 address, and is none.
+    Numeric,
+}
+
+/// What is wrong with the name `host` (RFC 1123, section 2.1; `_` is common in practice). `None` for an IPv4 literal too.
+pub(super) fn name_fault(host: &str) -> Option<NameFault> {
     let name = host.strip_suffix('.').unwrap_or(host);
-    let bad = |why| Some(AddressError::BadName { found: found.clone(), why });
+    let bad = |why| Some(NameFault::Shape(why));
     if name.is_empty() {
         return bad("it is empty");
     }
@@ -265,7 +280,7 @@ fn host_error(host: &str, found: &Quoted) -> Option<AddressError> {
     }
     // A resolver takes "127.1" or "1.2.3.04" for an address, each in its own way; nobody names a host like that.
     let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    (numeric && host.parse::<Ipv4Addr>().is_err()).then(|| AddressError::BadIpv4 { found: found.clone() })
+    (numeric && host.parse::<Ipv4Addr>().is_err()).then_some(NameFault::Numeric)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::error::{Fault, Hint, Quoted};
 use super::reader::{Noted, Reader};
-use super::sections::{Draft, PoolDraft};
+use super::sections::{Draft, ListenerDraft, PoolDraft};
 use super::{Address, Config};
 
 /// Compares the parts of `draft` with each other, reports, and joins them.
@@ -92,22 +92,24 @@ fn pools_by_index(r: &mut Reader<'_>, draft: &mut Draft) {
     }
     // A pool without a name is an error already; it may be the one that is meant.
     let sure = !r.partial() && draft.pools.iter().all(|pool| pool.name.is_some());
-    for listener in &mut draft.listeners {
-        let Some(wanted) = &listener.pool else {
-            continue;
-        };
-        match index.get(wanted.value.as_str()) {
-            Some(i) => listener.listener.pool = *i,
-            None if sure => {
-                let known = draft.pools.iter().filter_map(|pool| Some(pool.name.as_ref()?.value.as_str()));
-                let hint = match Hint::new(&wanted.value, known) {
-                    Hint::OneOf(all) if all.is_empty() => Hint::AddPool(wanted.value.clone()),
-                    hint => hint,
-                };
-                let found = Quoted::new(&wanted.value);
-                r.report(wanted.at, wanted.place.clone(), Fault::UnknownPool { found, hint });
-            }
-            None => {}
+    let known = || draft.pools.iter().filter_map(|pool| Some(pool.name.as_ref()?.value.as_str()));
+    let mut find = |wanted: &Noted<String>| {
+        let found = index.get(wanted.value.as_str()).copied();
+        if found.is_none() && sure {
+            let hint = match Hint::new(&wanted.value, known()) {
+                Hint::OneOf(all) if all.is_empty() => Hint::AddPool(wanted.value.clone()),
+                hint => hint,
+            };
+            let found = Quoted::new(&wanted.value);
+            r.report(wanted.at, wanted.place.clone(), Fault::UnknownPool { found, hint });
+        }
+        found
+    };
+    for ListenerDraft { listener, pool, route_pools, .. } in &mut draft.listeners {
+        listener.pool = pool.as_ref().and_then(&mut find);
+        for (route, pool) in listener.routes.iter_mut().zip(route_pools) {
+            // Without one there is an error, and no Config.
+            route.pool = pool.as_ref().and_then(&mut find).unwrap_or(usize::MAX);
         }
     }
 }

@@ -7,7 +7,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::address::AddressError;
+use super::host::HostError;
 use super::keys::{Section, Takes};
+use super::network::NetworkError;
 
 /// A place in a configuration file. Displays as `file:line:column: key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +131,8 @@ pub enum Fault {
         /// `LOWEST to HIGHEST`.
         range: String,
     },
-    /// A time of zero where it would end everything at once.
-    #[error("{found} would end every connection at once, and there is no \"never\"; write a time from {range}")]
+    /// A time of zero where nothing could be done in it.
+    #[error("{found} would be over at once, and there is no \"never\"; write a time from {range}")]
     ZeroTime {
         /// The value as typed, quoted.
         found: Quoted,
@@ -151,6 +153,81 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
+    /// No size.
+    #[error("{found} is no size: {why}; write a number and one of B, KiB, MiB, GiB, such as \"16KiB\"")]
+    BadSize {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key of HTTP where bytes are passed on as they are.
+    #[error("is only for http, and this listener is tcp; leave it out, or write protocol = \"http\"")]
+    HttpOnly,
+    /// `header_timeout` where no header is waited for.
+    #[error(
+        "is for http, or for a PROXY header, and this tcp listener takes none; leave it out, or write accept_proxy = true"
+    )]
+    NoHeader,
+    /// A listener that leads nowhere.
+    #[error(
+        "is missing, and there is no route either; write the name of a [[pool]] in quotes, or add a [[listener.route]]"
+    )]
+    NoPoolNoRoute,
+    /// A route behind one that takes everything.
+    #[error("can never match, for the route in line {first} takes everything; move it above that one")]
+    NeverReached {
+        /// The line of the one that takes everything.
+        first: usize,
+    },
+    /// A path that is not below the prefix of the same route.
+    #[error("{found} is not below path_prefix {prefix}, and both must hold; keep one of the two")]
+    NotBelow {
+        /// The path as typed, quoted.
+        found: Quoted,
+        /// The prefix as typed, quoted.
+        prefix: Quoted,
+    },
+    /// No path of a request.
+    #[error("{found} is no path of a request: {why}; write one as in \"/v1/status\"")]
+    BadPath {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A method or the name of a header that could not stand in a request (RFC 9110, section 5.6.2).
+    #[error("{found} is no {what}: {bad:?} is in it; write letters, digits and \"-\", as in {example:?}")]
+    NoToken {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What it should be.
+        what: &'static str,
+        /// The first character that cannot be in it.
+        bad: char,
+        /// A good one.
+        example: &'static str,
+    },
+    /// `get`, which is another method than `GET` (RFC 9110, section 9.1).
+    #[error("{found} is not {meant:?}, for methods are compared letter by letter; write {meant:?}")]
+    MethodCase {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// The usual one.
+        meant: String,
+    },
+    /// A header's value that cannot be, since blanks around it do not belong to it (RFC 9110, section 5.5).
+    #[error("{found} begins or ends with a blank, and no header's value does; write it without")]
+    Blanks {
+        /// The value as typed, quoted.
+        found: Quoted,
+    },
+    /// No host of a request.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A key that must be there.
     #[error("is missing; write {0}")]
     Missing(&'static Takes),

@@ -27,6 +27,19 @@ pub struct Key {
     pub takes: Takes,
     /// What holds when the key is left out.
     pub default: Preset,
+    /// Where the key means something.
+    pub scope: Scope,
+}
+
+/// Which listeners a key is for; elsewhere it is an error, since it would do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them, or the key is of no listener.
+    Any,
+    /// Those with `protocol = "http"`.
+    Http,
+    /// Those, and any with `accept_proxy = true`.
+    HttpOrProxied,
 }
 
 /// What holds when a key is left out.
@@ -53,6 +66,10 @@ pub enum Takes {
     Boolean,
     /// A time with a unit.
     Duration(RangeInclusive<Duration>),
+    /// A number of bytes with a unit.
+    Size(RangeInclusive<u64>),
+    /// A number with a fraction.
+    Fraction(RangeInclusive<f64>),
     /// One word of a list.
     OneOf {
         /// Those that work.
@@ -72,6 +89,18 @@ pub enum Takes {
     Binds,
     /// Where a backend is.
     Address,
+    /// An array of networks, each an address or a prefix of one.
+    Networks,
+    /// The host of a request.
+    Host,
+    /// The path of a request, or the beginning of one.
+    UrlPath,
+    /// A request method or an array of them.
+    Methods,
+    /// The name of a header field.
+    HeaderName,
+    /// The value of a header field.
+    HeaderValue,
     /// A table.
     Table(&'static Section),
     /// An array of tables.
@@ -84,6 +113,8 @@ impl Takes {
         match self {
             Takes::Integer(range) => Some(format!("{} to {}", range.start(), range.end())),
             Takes::Duration(range) => Some(format!("{} to {}", short(*range.start()), short(*range.end()))),
+            Takes::Size(range) => Some(format!("{} to {}", short_size(*range.start()), short_size(*range.end()))),
+            Takes::Fraction(range) => Some(format!("{:?} to {:?}", range.start(), range.end())),
             _ => None,
         }
     }
@@ -100,14 +131,27 @@ fn short(time: Duration) -> String {
     }
 }
 
+/// A size in the largest unit that needs no fraction; `0` for none.
+fn short_size(bytes: u64) -> String {
+    let units = [("PiB", bytesize::PIB), ("TiB", bytesize::TIB), ("GiB", bytesize::GIB)];
+    let small = [("MiB", bytesize::MIB), ("KiB", bytesize::KIB), ("B", 1)];
+    match units.iter().chain(&small).find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size)) {
+        Some((unit, size)) => format!("{}{unit}", bytes / size),
+        None => "0".to_owned(),
+    }
+}
+
 impl fmt::Display for Takes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Takes::NotYet => f.write_str("nothing yet"),
             Takes::Version => f.write_str("1"),
-            Takes::Integer(_) => write!(f, "a number from {}", self.range().unwrap_or_default()),
+            Takes::Integer(_) | Takes::Fraction(_) => {
+                write!(f, "a number from {}", self.range().unwrap_or_default())
+            }
             Takes::Boolean => f.write_str("true or false"),
             Takes::Duration(_) => write!(f, "a duration in quotes from {}", self.range().unwrap_or_default()),
+            Takes::Size(_) => write!(f, "a size in quotes from {}", self.range().unwrap_or_default()),
             Takes::OneOf { now, .. } => f.write_str(&one_of(now)),
             Takes::Name => f.write_str("a name in quotes"),
             Takes::Pool => f.write_str("the name of a [[pool]] in quotes"),
@@ -115,6 +159,12 @@ impl fmt::Display for Takes {
             Takes::CongestionControl => f.write_str("an algorithm in quotes, such as \"cubic\""),
             Takes::Binds => f.write_str("an address such as \"0.0.0.0:8080\", or an array of them"),
             Takes::Address => f.write_str("an address such as \"127.0.0.1:8001\""),
+            Takes::Networks => f.write_str("addresses in an array, such as [\"10.0.0.0/8\", \"::1\"]"),
+            Takes::Host => f.write_str("a host such as \"api.example.com\" or \"*.example.com\""),
+            Takes::UrlPath => f.write_str("a path such as \"/v1\""),
+            Takes::Methods => f.write_str("a method such as \"GET\", or an array of them"),
+            Takes::HeaderName => f.write_str("the name of a header such as \"x-canary\""),
+            Takes::HeaderValue => f.write_str("the value of a header in quotes"),
             Takes::Table(_) => f.write_str("a table"),
             Takes::Tables(section) => write!(f, "{} tables", section.title),
         }
@@ -124,10 +174,15 @@ impl fmt::Display for Takes {
 impl Key {
     /// What the key takes and what holds without it, in a line; the manual has it word for word.
     pub fn told(&self) -> String {
-        match self.default {
+        let told = match self.default {
             Preset::Required => format!("{}; required", self.takes),
             Preset::Value(value) => format!("{}; default {value}", self.takes),
             Preset::Words(words) => format!("{}; otherwise {words}", self.takes),
+        };
+        match self.scope {
+            Scope::Any => told,
+            Scope::Http => format!("{told}; http only"),
+            Scope::HttpOrProxied => format!("{told}; http or accept_proxy"),
         }
     }
 }
@@ -150,21 +205,32 @@ const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 const TICK: Duration = Duration::from_millis(1);
 /// A longer spin is no trade of CPU for latency any more, it is a busy machine.
 const LONGEST_SPIN: Duration = Duration::from_secs(1);
+/// A shorter head holds no usual request: a browser's first line, its cookies and a few fields.
+const SMALLEST_HEAD: u64 = bytesize::KIB;
+/// A head is parsed in one piece, so all of it must fit the buffer of a direction, which is 64 KiB. The rest of that is
+/// for what comes with a head: the fields that we add, and the first bytes of a body.
+const LARGEST_HEAD: u64 = 48 * bytesize::KIB;
+/// More than anybody uploads at once, and small enough that sums of sizes never overflow.
+const LARGEST_BODY: u64 = bytesize::PIB;
 
 const fn key(name: &'static str, takes: Takes, default: &'static str) -> Key {
-    Key { name, takes, default: Preset::Value(default) }
+    Key { name, takes, default: Preset::Value(default), scope: Scope::Any }
 }
 
 const fn required(name: &'static str, takes: Takes) -> Key {
-    Key { name, takes, default: Preset::Required }
+    Key { name, takes, default: Preset::Required, scope: Scope::Any }
 }
 
 const fn otherwise(name: &'static str, takes: Takes, words: &'static str) -> Key {
-    Key { name, takes, default: Preset::Words(words) }
+    Key { name, takes, default: Preset::Words(words), scope: Scope::Any }
 }
 
 const fn later(name: &'static str) -> Key {
-    Key { name, takes: Takes::NotYet, default: Preset::Words("off") }
+    Key { name, takes: Takes::NotYet, default: Preset::Words("off"), scope: Scope::Any }
+}
+
+const fn http(key: Key) -> Key {
+    Key { scope: Scope::Http, ..key }
 }
 
 const COUNT: Takes = Takes::Integer(0..=u32::MAX as i64);
@@ -204,27 +270,44 @@ static LISTENER: Section = Section {
     keys: &[
         required("name", Takes::Name),
         required("bind", Takes::Binds),
-        required("protocol", Takes::OneOf { now: &["tcp"], later: &["http", "udp"] }),
-        required("pool", Takes::Pool),
+        required("protocol", Takes::OneOf { now: &["http", "tcp"], later: &["udp"] }),
+        otherwise("pool", Takes::Pool, "routes alone; required for tcp"),
         later("admin"),
-        key("idle_timeout", Takes::Duration(TICK..=LONGEST), "\"10m\""),
-        later("header_timeout"),
-        later("body_timeout"),
-        later("request_timeout"),
-        later("tunnel_timeout"),
+        otherwise("idle_timeout", Takes::Duration(TICK..=LONGEST), "\"60s\" for http, \"10m\" for tcp"),
+        Key { scope: Scope::HttpOrProxied, ..key("header_timeout", Takes::Duration(TICK..=LONGEST), "\"10s\"") },
+        http(key("body_timeout", Takes::Duration(TICK..=LONGEST), "\"30s\"")),
+        http(key("request_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\"")),
+        http(key("tunnel_timeout", Takes::Duration(TICK..=LONGEST), "\"1h\"")),
         key("max_connections", COUNT, "0"),
         later("max_per_client"),
-        later("max_header_size"),
-        later("max_body_size"),
-        later("accept_proxy"),
-        later("trusted_proxies"),
+        http(key("max_header_size", Takes::Size(SMALLEST_HEAD..=LARGEST_HEAD), "\"16KiB\"")),
+        http(key("max_body_size", Takes::Size(0..=LARGEST_BODY), "\"0\"")),
+        key("accept_proxy", Takes::Boolean, "false"),
+        http(key("trusted_proxies", Takes::Networks, "[]")),
         later("rate_limit"),
         otherwise("congestion_control", Takes::CongestionControl, "the system's"),
         key("defer_accept", Takes::Boolean, "false"),
         key("tcp_fastopen", Takes::Boolean, "false"),
         later("steer_cpu"),
-        later("route"),
+        http(otherwise("route", Takes::Tables(&ROUTE), "none")),
     ],
+};
+
+static ROUTE: Section = Section {
+    title: "[[listener.route]]",
+    keys: &[
+        otherwise("host", Takes::Host, "any"),
+        otherwise("path", Takes::UrlPath, "any"),
+        otherwise("path_prefix", Takes::UrlPath, "any"),
+        otherwise("method", Takes::Methods, "any"),
+        otherwise("header", Takes::Table(&HEADER), "none is asked for"),
+        required("pool", Takes::Pool),
+    ],
+};
+
+static HEADER: Section = Section {
+    title: "header",
+    keys: &[required("name", Takes::HeaderName), otherwise("value", Takes::HeaderValue, "any")],
 };
 
 static POOL: Section = Section {
@@ -242,14 +325,14 @@ static POOL: Section = Section {
         later("hash_key"),
         later("hash_balance"),
         key("connect_timeout", Takes::Duration(TICK..=LONGEST), "\"2s\""),
-        later("response_timeout"),
+        key("response_timeout", Takes::Duration(TICK..=LONGEST), "\"30s\""),
         key("retries", Takes::Integer(0..=100), "1"),
-        later("retry_budget"),
+        key("retry_budget", Takes::Fraction(0.0..=1.0), "0.2"),
         later("queue"),
         later("queue_timeout"),
-        later("keepalive"),
-        later("keepalive_timeout"),
-        later("send_proxy"),
+        key("keepalive", Takes::Integer(0..=65_535), "64"),
+        key("keepalive_timeout", Takes::Duration(TICK..=LONGEST), "\"4s\""),
+        key("send_proxy", Takes::OneOf { now: &["off", "v1", "v2"], later: &[] }, "\"off\""),
         later("slow_start"),
         later("panic_threshold"),
         later("tcp_on_down"),
@@ -296,4 +379,4 @@ static BACKEND: Section = Section {
 };
 
 /// Every section, in the order of the manual.
-pub static SECTIONS: [&Section; 6] = [&TOP, &GLOBAL, &LISTENER, &POOL, &HEALTH_CHECK, &BACKEND];
+pub static SECTIONS: [&Section; 8] = [&TOP, &GLOBAL, &LISTENER, &ROUTE, &HEADER, &POOL, &HEALTH_CHECK, &BACKEND];

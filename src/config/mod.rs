@@ -4,15 +4,20 @@
 //! Nobody checks again later: what is in a [`Config`] is in range and refers to things that exist.
 //!
 //! The way of a file: `syntax` makes a document of the text, past its errors; `reader` takes values out of it by the
-//! table in [`keys`]; `sections` says which; `check` compares them with each other and joins them. Read `parse` first.
+//! table in [`keys`]; `sections` and `routes` say which; `check` compares them with each other and joins them. Read `parse` first.
 
 mod address;
 mod check;
 mod duration;
 mod error;
+mod host;
+mod http;
 pub mod keys;
+mod network;
 mod reader;
+mod routes;
 mod sections;
+mod size;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -27,6 +32,9 @@ use toml::de::DeTable;
 pub use address::{Address, AddressError};
 pub use duration::read as read_duration;
 pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
+pub use host::{HostError, HostMatch};
+pub use http::{Http, Route};
+pub use network::NetworkError;
 
 /// More than any configuration has, in bytes: ten thousand backends take one or two MiB.
 const LARGEST: u64 = 16 << 20;
@@ -115,6 +123,8 @@ impl Default for Global {
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// HTTP/1.0 and HTTP/1.1, request by request.
+    Http,
     /// Bytes, forwarded as they are.
     Tcp,
 }
@@ -128,12 +138,22 @@ pub struct Listener {
     pub binds: Vec<Address>,
     /// What is spoken there.
     pub protocol: Protocol,
-    /// Where everything goes: an index into [`Config::pools`].
-    pub pool: usize,
-    /// No byte either way for this long ends a connection.
+    /// Where everything goes that no route takes: an index into [`Config::pools`]. Always there for TCP; for HTTP this,
+    /// a route, or both.
+    pub pool: Option<usize>,
+    /// In the order of the file: the first that matches takes the request. None for TCP.
+    pub routes: Vec<Route>,
+    /// TCP: no byte either way for this long ends a connection. HTTP: the same between requests.
     pub idle_timeout: Duration,
     /// Connections of this listener; 0 means no limit of its own.
     pub max_connections: u32,
+    /// What only HTTP needs; every default for TCP, but for a `header_timeout` together with `accept_proxy`.
+    pub http: Http,
+    /// Whether a connection must begin with a PROXY protocol header, v1 or v2; [`Http::header_timeout`] bounds the wait.
+    pub accept_proxy: bool,
+    /// Peers whose X-Forwarded-* is believed and appended to: prefixes without bits behind them, IPv4-mapped ones as
+    /// IPv4. None for TCP.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Socket options of the listening sockets.
     pub socket: SocketOptions,
 }
@@ -141,6 +161,28 @@ pub struct Listener {
 impl Listener {
     /// The default of `idle_timeout` for TCP.
     pub const TCP_IDLE: Duration = Duration::from_secs(600);
+    /// The default of `idle_timeout` for HTTP.
+    pub const HTTP_IDLE: Duration = Duration::from_secs(60);
+
+    /// A listener with every default, and no address, pool or route.
+    pub fn new(name: impl Into<String>, protocol: Protocol) -> Self {
+        Listener {
+            name: name.into(),
+            binds: Vec::new(),
+            protocol,
+            pool: None,
+            routes: Vec::new(),
+            idle_timeout: match protocol {
+                Protocol::Http => Listener::HTTP_IDLE,
+                Protocol::Tcp => Listener::TCP_IDLE,
+            },
+            max_connections: 0,
+            http: Http::default(),
+            accept_proxy: false,
+            trusted_proxies: Vec::new(),
+            socket: SocketOptions::default(),
+        }
+    }
 }
 
 /// Options a listening socket passes on to what it accepts.
@@ -174,6 +216,18 @@ pub enum HealthCheck {
     None,
 }
 
+/// Whether and how a backend is told who the client is, ahead of the first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SendProxy {
+    /// It is not.
+    #[default]
+    Off,
+    /// By the text form of the PROXY protocol.
+    V1,
+    /// By its binary form.
+    V2,
+}
+
 /// `[[pool]]`: a named set of backends with one algorithm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
@@ -183,8 +237,18 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// How long a connection may take to be made; past it another backend.
     pub connect_timeout: Duration,
+    /// HTTP: how long from a request sent to the head of its response.
+    pub response_timeout: Duration,
     /// Other backends tried when a connection fails.
     pub retries: u32,
+    /// Retries are at most this share of the pool's requests; 0.0 to 1.0.
+    pub retry_budget: f64,
+    /// HTTP: idle connections to a backend that are kept, in all workers together; 0 means none. At most 65,535.
+    pub keepalive: u32,
+    /// HTTP: how long one of them is kept.
+    pub keepalive_timeout: Duration,
+    /// Whether backends are told the client by a PROXY protocol header.
+    pub send_proxy: SendProxy,
     /// How it is found out which backends are up, besides by the connections that clients make.
     pub health_check: HealthCheck,
     /// In the order of the file; may be empty.
@@ -198,7 +262,12 @@ impl Pool {
             name: name.into(),
             algorithm: Algorithm::default(),
             connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
             retries: 1,
+            retry_budget: 0.2,
+            keepalive: 64,
+            keepalive_timeout: Duration::from_secs(4),
+            send_proxy: SendProxy::default(),
             health_check: HealthCheck::default(),
             backends: Vec::new(),
         }

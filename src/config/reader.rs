@@ -4,6 +4,7 @@
 //! reported. The caller then puts any value in its place and goes on, so that one run finds everything.
 
 mod addresses;
+mod web;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,7 +16,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::duration;
 use super::error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
-use super::keys::{Key, Preset, SECTIONS, Section, Takes};
+use super::keys::{Key, Preset, SECTIONS, Scope, Section, Takes};
+use super::size;
 use super::syntax::{Bad, Lines};
 
 /// A value with the place where it was typed.
@@ -131,6 +133,36 @@ impl<'t> Reader<'t> {
         open
     }
 
+    /// Whether the key is there, readable or not.
+    pub(super) fn has(&self, open: &Open<'_>, key: &str) -> bool {
+        open.table.contains_key(key)
+    }
+
+    /// Whether the key is not there, or is an array with nothing in it.
+    pub(super) fn has_none(&self, open: &Open<'_>, key: &str) -> bool {
+        open.table.get(key).is_none_or(|found| found.get_ref().as_array().is_some_and(|items| items.is_empty()))
+    }
+
+    /// Reports each key of `open` that its scope keeps out of a TCP listener. What it holds is then not worth a look.
+    pub(super) fn tcp_only(&mut self, open: &Open<'_>, accept_proxy: bool) {
+        for typed in open.table.keys() {
+            let name: &str = typed.get_ref();
+            let fault = match open.section.key(name).map(|key| key.scope) {
+                Some(Scope::Http) => Fault::HttpOnly,
+                Some(Scope::HttpOrProxied) if !accept_proxy => Fault::NoHeader,
+                _ => continue,
+            };
+            self.report(typed.span().start, open.place_of(name), fault);
+        }
+    }
+
+    /// Reports that the key is not there, where it is not; for those that cannot be left out in some cases only.
+    pub(super) fn demand(&mut self, open: &Open<'_>, name: &str) {
+        if let Some(key) = open.section.key(name).filter(|_| !self.partial() && !self.has(open, name)) {
+            self.report(open.at, open.place_of(name), Fault::Missing(&key.takes));
+        }
+    }
+
     /// The value of a key, with what the table of keys says of it.
     fn value<'d>(&mut self, open: &Open<'d>, name: &str) -> Option<(&'d DeValue<'d>, Range<usize>, &'static Takes)> {
         let Some(key) = open.section.key(name) else {
@@ -231,6 +263,49 @@ impl<'t> Reader<'t> {
             _ => return self.wrong_type(span.start, open.place_of(key), value, takes),
         };
         read.map_err(|fault| self.report(span.start, open.place_of(key), fault)).ok()
+    }
+
+    /// A number of bytes in the range of its key.
+    pub(super) fn size(&mut self, open: &Open<'_>, key: &str) -> Option<u64> {
+        let (value, span, takes) = self.value(open, key)?;
+        let Takes::Size(range) = takes else {
+            return None;
+        };
+        let DeValue::String(text) = value else {
+            return self.wrong_type(span.start, open.place_of(key), value, takes);
+        };
+        let read = match text.trim() {
+            "" => Err(Fault::Empty(takes)),
+            _ => size::read(text).and_then(|bytes| {
+                let found = || Quoted::new(text).to_string();
+                let outside = || Fault::OutOfRange { found: found(), range: takes.range().unwrap_or_default() };
+                range.contains(&bytes).then_some(bytes).ok_or_else(outside)
+            }),
+        };
+        read.map_err(|fault| self.report(span.start, open.place_of(key), fault)).ok()
+    }
+
+    /// A number in the range of its key, with a fraction or without.
+    pub(super) fn fraction(&mut self, open: &Open<'_>, key: &str) -> Option<f64> {
+        let (value, span, takes) = self.value(open, key)?;
+        let Takes::Fraction(range) = takes else {
+            return None;
+        };
+        let (found, read) = match value {
+            DeValue::Float(number) => (number.to_string(), number.as_str().parse::<f64>().ok()),
+            DeValue::Integer(number) => {
+                let whole = i64::from_str_radix(number.as_str(), number.radix()).ok();
+                (number.to_string(), whole.map(|whole| whole as f64))
+            }
+            _ => return self.wrong_type(span.start, open.place_of(key), value, takes),
+        };
+        let read = read.filter(|number| range.contains(number));
+        if read.is_none() {
+            let found = found.chars().take(40).collect();
+            let fault = Fault::OutOfRange { found, range: takes.range().unwrap_or_default() };
+            self.report(span.start, open.place_of(key), fault);
+        }
+        read
     }
 
     /// One of the words of its key that are supported.

@@ -3,7 +3,8 @@
 
 use super::error::{Fault, Quoted};
 use super::reader::{Noted, Open, Reader};
-use super::{Address, Algorithm, Backend, Global, HealthCheck, Listener, Pool, Protocol, SocketOptions};
+use super::routes;
+use super::{Address, Algorithm, Backend, Global, HealthCheck, Listener, Pool, Protocol, SendProxy, SocketOptions};
 
 /// What was read, before anything is compared with anything else.
 #[derive(Default)]
@@ -13,12 +14,14 @@ pub(super) struct Draft {
     pub(super) pools: Vec<PoolDraft>,
 }
 
-/// A listener whose pool is still a name.
+/// A listener whose pools are still names.
 pub(super) struct ListenerDraft {
     pub(super) listener: Listener,
     pub(super) name: Option<Noted<String>>,
     pub(super) binds: Vec<Noted<Address>>,
     pub(super) pool: Option<Noted<String>>,
+    /// As long as the listener's routes.
+    pub(super) route_pools: Vec<Option<Noted<String>>>,
 }
 
 /// A pool whose backends are not compared yet.
@@ -70,24 +73,44 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
     let name = r.name(t, "name");
     let binds = r.binds(t, "bind");
     let protocol = match r.choice(t, "protocol") {
-        Some("tcp") | None => Protocol::Tcp,
+        Some("http") => Some(Protocol::Http),
+        Some("tcp") => Some(Protocol::Tcp),
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
+        None => None,
     };
     let pool = r.text(t, "pool");
-    let listener = Listener {
-        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
-        binds: binds.iter().map(|bind| bind.value.clone()).collect(),
-        protocol,
-        pool: usize::MAX, // set when the pools are known
-        idle_timeout: r.duration(t, "idle_timeout").unwrap_or(Listener::TCP_IDLE),
-        max_connections: r.integer(t, "max_connections").unwrap_or(0),
-        socket: SocketOptions {
-            congestion_control: congestion_control(r, t),
-            defer_accept: r.boolean(t, "defer_accept").unwrap_or(false),
-            tcp_fastopen: r.boolean(t, "tcp_fastopen").unwrap_or(false),
-        },
+    let mut listener = Listener::new(name.as_ref().map_or("", |name| &name.value), protocol.unwrap_or(Protocol::Tcp));
+    listener.binds = binds.iter().map(|bind| bind.value.clone()).collect();
+    listener.idle_timeout = r.duration(t, "idle_timeout").unwrap_or(listener.idle_timeout);
+    listener.max_connections = r.integer(t, "max_connections").unwrap_or(0);
+    listener.accept_proxy = r.boolean(t, "accept_proxy").unwrap_or(false);
+    listener.socket = SocketOptions {
+        congestion_control: congestion_control(r, t),
+        defer_accept: r.boolean(t, "defer_accept").unwrap_or(false),
+        tcp_fastopen: r.boolean(t, "tcp_fastopen").unwrap_or(false),
     };
-    ListenerDraft { listener, name, binds, pool }
+    let mut route_pools = Vec::new();
+    if protocol == Some(Protocol::Tcp) {
+        r.tcp_only(t, listener.accept_proxy);
+        r.demand(t, "pool");
+        if listener.accept_proxy {
+            listener.http.header_timeout = r.duration(t, "header_timeout").unwrap_or(listener.http.header_timeout);
+        }
+    } else {
+        listener.http = routes::http(r, t);
+        listener.trusted_proxies = r.networks(t, "trusted_proxies");
+        (listener.routes, route_pools) = routes::read(r, t).into_iter().unzip();
+        if r.has_none(t, "route") {
+            match protocol {
+                Some(_) if !r.has(t, "pool") && !r.partial() => {
+                    r.report(t.at, t.place_of("pool"), Fault::NoPoolNoRoute);
+                }
+                Some(_) => {}
+                None => r.demand(t, "pool"),
+            }
+        }
+    }
+    ListenerDraft { listener, name, binds, pool, route_pools }
 }
 
 /// A name that the kernel could know; whether it does is found when it is set.
@@ -115,7 +138,17 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         None => {}
     }
     pool.connect_timeout = r.duration(t, "connect_timeout").unwrap_or(pool.connect_timeout);
+    pool.response_timeout = r.duration(t, "response_timeout").unwrap_or(pool.response_timeout);
     pool.retries = r.integer(t, "retries").unwrap_or(pool.retries);
+    pool.retry_budget = r.fraction(t, "retry_budget").unwrap_or(pool.retry_budget);
+    pool.keepalive = r.integer(t, "keepalive").unwrap_or(pool.keepalive);
+    pool.keepalive_timeout = r.duration(t, "keepalive_timeout").unwrap_or(pool.keepalive_timeout);
+    match r.choice(t, "send_proxy") {
+        Some("off") | None => pool.send_proxy = SendProxy::Off,
+        Some("v1") => pool.send_proxy = SendProxy::V1,
+        Some("v2") => pool.send_proxy = SendProxy::V2,
+        Some(other) => unreachable!("{other} is in the table of keys, but not read"),
+    }
     if let Some(check) = r.table(t, "health_check")
         && r.choice(&check, "kind") == Some("none")
     {

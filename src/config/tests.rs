@@ -1,6 +1,6 @@
 //! What a file means, key by key. What is wrong with one: tests/config_errors.rs.
 
-use super::keys::{Preset, SECTIONS, Section, TOP, Takes};
+use super::keys::{Key, Preset, SECTIONS, Scope, Section, TOP, Takes};
 use super::*;
 
 /// The least that is a configuration, with a header for every section that has one.
@@ -17,26 +17,52 @@ name = 'api'
 address = '127.0.0.1:8001'
 ";
 
-/// [`LEAST`] with `line` in `section`, in place of the line for the same key.
-fn with(section: &Section, key: &str, line: &str) -> String {
-    let old = LEAST.lines().find(|old| old.starts_with(&format!("{key} =")));
-    let in_pool = section.title == "[[pool]]";
-    let header = if section.title == "health_check" { "[[pool.backend]]" } else { section.title };
+/// [`LEAST`] for HTTP.
+const HTTP: &str = "
+[[listener]]
+name = 'web'
+bind = '127.0.0.1:8080'
+protocol = 'http'
+pool = 'api'
+[[pool]]
+name = 'api'
+[[pool.backend]]
+address = '127.0.0.1:8001'
+";
+
+/// [`LEAST`], as HTTP where `key` is for that, and with a route where `section` is of one.
+fn least(section: &Section, key: &Key) -> String {
+    let in_route = ["[[listener.route]]", "header"].contains(&section.title);
+    match key.scope {
+        _ if in_route => HTTP.replace("[[pool]]", "[[listener.route]]\npool = 'api'\n[[pool]]"),
+        Scope::Any => LEAST.to_owned(),
+        Scope::Http | Scope::HttpOrProxied => HTTP.to_owned(),
+    }
+}
+
+/// [`least`] with `key = value` in `section`, in place of the line for the same key.
+fn with(section: &Section, key: &Key, value: &str) -> String {
+    let least = least(section, key);
+    let line = format!("{} = {value}", key.name);
+    let old = format!("{} =", key.name);
     let before = match section.title {
-        "Top level" => return format!("{line}\n{LEAST}"),
+        "Top level" => return format!("{line}\n{least}"),
         "health_check" => {
-            return LEAST.replace(header, &format!("[pool.health_check]\n{line}\n{header}"));
+            return least.replace("[[pool.backend]]", &format!("[pool.health_check]\n{line}\n[[pool.backend]]"));
+        }
+        "header" => return least.replace("[[pool]]", &format!("[listener.route.header]\n{line}\n[[pool]]")),
+        "[[pool]]" if key.name == "backend" => {
+            return format!("{}{line}\n", least.split("[[pool.backend]]").next().expect("a part"));
         }
         title => title,
     };
     let mut text = String::new();
-    for part in LEAST.split_inclusive('\n') {
+    for part in least.split_inclusive('\n') {
         let here = text.lines().rfind(|line| line.starts_with('[')) == Some(before);
-        let replaced = here && old.is_some_and(|old| part.trim_end() == old);
-        if !replaced {
+        if !(here && part.starts_with(&old)) {
             text.push_str(part);
         }
-        if part.trim_end() == before && !(in_pool && key == "backend") {
+        if part.trim_end() == before {
             text.push_str(&format!("{line}\n"));
         }
     }
@@ -60,16 +86,25 @@ fn the_least_takes_every_default() {
             name: "web".to_owned(),
             binds: vec!["127.0.0.1:8080".parse().expect("an address")],
             protocol: Protocol::Tcp,
-            pool: 0,
+            pool: Some(0),
+            routes: Vec::new(),
             idle_timeout: Duration::from_secs(600),
             max_connections: 0,
+            http: Http::default(),
+            accept_proxy: false,
+            trusted_proxies: Vec::new(),
             socket: SocketOptions::default(),
         }],
         pools: vec![Pool {
             name: "api".to_owned(),
             algorithm: Algorithm::RoundRobin,
             connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
             retries: 1,
+            retry_budget: 0.2,
+            keepalive: 64,
+            keepalive_timeout: Duration::from_secs(4),
+            send_proxy: SendProxy::Off,
             health_check: HealthCheck::Tcp,
             backends: vec![Backend {
                 id: "127.0.0.1:8001".to_owned(),
@@ -82,6 +117,150 @@ fn the_least_takes_every_default() {
         }],
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn the_least_of_http_takes_every_default() {
+    let config = parse(HTTP, "t").expect("it is whole");
+    let expected = Listener {
+        name: "web".to_owned(),
+        binds: vec!["127.0.0.1:8080".parse().expect("an address")],
+        protocol: Protocol::Http,
+        pool: Some(0),
+        routes: Vec::new(),
+        idle_timeout: Duration::from_secs(60),
+        max_connections: 0,
+        http: Http {
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            request_timeout: None,
+            tunnel_timeout: Duration::from_secs(3600),
+            max_header_size: 16_384,
+            max_body_size: None,
+        },
+        accept_proxy: false,
+        trusted_proxies: Vec::new(),
+        socket: SocketOptions::default(),
+    };
+    assert_eq!(config.listeners, [expected]);
+}
+
+#[test]
+fn every_key_of_http_arrives() {
+    let text = "
+[[listener]]
+name = 'web'
+bind = '127.0.0.1:80'
+protocol = 'http'
+idle_timeout = '5s'
+header_timeout = '1s'
+body_timeout = '2s'
+request_timeout = '1m'
+tunnel_timeout = '2h'
+max_header_size = '48KiB'
+max_body_size = '1.5MiB'
+accept_proxy = true
+trusted_proxies = ['10.0.0.0/8', '::1', '::ffff:192.0.2.7']
+[[listener.route]]
+host = 'API.example.com'
+path = '/v1/status'
+path_prefix = '/v1'
+method = ['GET', 'HEAD', 'GET']
+header = { name = 'X-Canary', value = 'Yes' }
+pool = 'b'
+[[listener.route]]
+host = '*.Example.com'
+method = 'PURGE'
+header = { name = 'x-any' }
+pool = 'a'
+[[listener.route]]
+pool = 'b'
+[[pool]]
+name = 'a'
+response_timeout = '3s'
+retry_budget = 0.5
+keepalive = 0
+keepalive_timeout = '50ms'
+send_proxy = 'v1'
+[[pool]]
+name = 'b'
+retry_budget = 1
+send_proxy = 'v2'
+";
+    let config = parse(text, "t").expect("it is whole");
+    let text = |text: &str| Some(text.to_owned());
+    let routes = vec![
+        Route {
+            host: Some(HostMatch::Exact("api.example.com".to_owned())),
+            path: text("/v1/status"),
+            path_prefix: text("/v1"),
+            methods: vec!["GET".to_owned(), "HEAD".to_owned()],
+            header: Some(("x-canary".to_owned(), text("Yes"))),
+            pool: 1,
+        },
+        Route {
+            host: Some(HostMatch::Suffix(".example.com".to_owned())),
+            path: None,
+            path_prefix: None,
+            methods: vec!["PURGE".to_owned()],
+            header: Some(("x-any".to_owned(), None)),
+            pool: 0,
+        },
+        Route { host: None, path: None, path_prefix: None, methods: Vec::new(), header: None, pool: 1 },
+    ];
+    let listener = Listener {
+        name: "web".to_owned(),
+        binds: vec!["127.0.0.1:80".parse().expect("an address")],
+        protocol: Protocol::Http,
+        pool: None,
+        routes,
+        idle_timeout: Duration::from_secs(5),
+        max_connections: 0,
+        http: Http {
+            header_timeout: Duration::from_secs(1),
+            body_timeout: Duration::from_secs(2),
+            request_timeout: Some(Duration::from_secs(60)),
+            tunnel_timeout: Duration::from_secs(7200),
+            max_header_size: 49_152,
+            max_body_size: Some(1_572_864),
+        },
+        accept_proxy: true,
+        trusted_proxies: ["10.0.0.0/8", "::1/128", "192.0.2.7/32"].map(|n| n.parse().expect("a network")).to_vec(),
+        socket: SocketOptions::default(),
+    };
+    assert_eq!(config.listeners, [listener]);
+    let first = Pool {
+        response_timeout: Duration::from_secs(3),
+        retry_budget: 0.5,
+        keepalive: 0,
+        keepalive_timeout: Duration::from_millis(50),
+        send_proxy: SendProxy::V1,
+        ..Pool::new("a")
+    };
+    let second = Pool { retry_budget: 1.0, send_proxy: SendProxy::V2, ..Pool::new("b") };
+    assert_eq!(config.pools, [first, second]);
+}
+
+#[test]
+fn a_proxy_header_is_waited_for_on_tcp_too() {
+    let text = LEAST.replace("'tcp'", "'tcp'\naccept_proxy = true\nheader_timeout = '3s'");
+    let config = parse(&text, "t").expect("it is whole");
+    assert!(config.listeners[0].accept_proxy);
+    assert_eq!(config.listeners[0].http, Http { header_timeout: Duration::from_secs(3), ..Http::default() });
+}
+
+#[test]
+fn every_key_of_http_is_an_error_on_tcp() {
+    let listener = SECTIONS.iter().find(|section| section.title == "[[listener]]").expect("it is there");
+    let mut seen = 0;
+    for key in listener.now().filter(|key| key.scope != Scope::Any) {
+        let text = with(listener, key, "true").replace("'http'", "'tcp'");
+        let told = told(&text);
+        assert!(told.len() == 1 && told[0].contains(&format!("{}: is", key.name)), "{}: {told:?}", key.name);
+        assert!(told[0].contains("tcp; leave it out") || key.scope == Scope::HttpOrProxied, "{told:?}");
+        seen += 1;
+    }
+    assert!(seen > 6, "only {seen} keys: is the table whole?");
 }
 
 #[test]
@@ -135,15 +314,15 @@ backend = [
         spin: Duration::from_micros(50),
     };
     assert_eq!(config.global, global);
-    assert_eq!(config.listeners[0].pool, 1, "pools are found by name");
+    assert_eq!(config.listeners[0].pool, Some(1), "pools are found by name");
     let web = Listener {
         name: "web".to_owned(),
         binds: ["127.0.0.1:0", "[::1]:8080"].map(|a| a.parse().expect("an address")).to_vec(),
-        protocol: Protocol::Tcp,
-        pool: 0,
+        pool: Some(0),
         idle_timeout: Duration::from_secs(3600),
         max_connections: 5,
         socket: SocketOptions { congestion_control: Some("bbr".to_owned()), defer_accept: true, tcp_fastopen: true },
+        ..Listener::new("", Protocol::Tcp)
     };
     assert_eq!(config.listeners[1], web);
     assert_eq!(config.pools[0], Pool::new("a"), "a pool may be empty");
@@ -171,6 +350,7 @@ backend = [
                 disabled: false,
             },
         ],
+        ..Pool::new("")
     };
     assert_eq!(config.pools[1], second);
 }
@@ -188,6 +368,14 @@ fn what_looks_odd_and_is_none_the_worse() {
         ("lines as on Windows", LEAST.replace('\n', "\r\n")),
         ("names in any script", LEAST.replace("'api'", "'größe 7?'")),
         ("dotted keys", LEAST.replace("[global]", "global.workers = 1")),
+        ("a number for a fraction", LEAST.replace("'api'\n[[pool.b", "'api'\nretry_budget = 0x1\n[[pool.b")),
+        ("only a route", HTTP.replace("pool = 'api'", "route = [{ pool = 'api' }]")),
+        ("a route for everything, and a pool", HTTP.replace("[[pool]]", "[[listener.route]]\npool = 'api'\n[[pool]]")),
+        ("no routes, and a pool", HTTP.replace("pool = 'api'", "pool = 'api'\nroute = []")),
+        (
+            "one condition twice",
+            HTTP.replace("pool = 'api'", "route = [{ path = '/', pool = 'api' }, { path = '/', pool = 'api' }]"),
+        ),
         ("whole numbers in any base", LEAST.replace("[global]", "[global]\nworkers = 0x10\nmax_connections = 1_000")),
     ];
     for (why, text) in cases {
@@ -205,10 +393,7 @@ fn every_key_is_read_or_refused() {
                 continue;
             }
             // No key takes a date: whoever does not complain has not looked.
-            let mut text = with(section, key.name, &format!("{} = 1979-05-27", key.name));
-            if key.name == "backend" {
-                text = LEAST.split("[[pool.backend]]").next().expect("a part").to_owned() + "backend = 1979-05-27\n";
-            }
+            let text = with(section, key, "1979-05-27");
             let expected = match key.takes {
                 Takes::NotYet => format!("{}: is not supported yet; leave it out", key.name),
                 _ => format!("{}: is a date or time; write {}", key.name, key.takes),
@@ -228,33 +413,32 @@ fn every_key_is_read_or_refused() {
 
 #[test]
 fn the_defaults_that_are_told_are_those_that_hold() {
-    let usual = parse(LEAST, "t").expect("it is whole");
     let mut seen = 0;
     for section in SECTIONS {
         for key in section.now() {
             let Preset::Value(value) = key.default else {
                 continue;
             };
-            let text = with(section, key.name, &format!("{} = {value}", key.name));
+            let usual = parse(&least(section, key), "t").expect("it is whole");
+            let text = with(section, key, value);
             assert_eq!(parse(&text, "t").ok().as_ref(), Some(&usual), "{} = {value}", key.name);
             seen += 1;
         }
     }
-    assert!(seen > 15, "only {seen} defaults: is the table whole?");
+    assert!(seen > 25, "only {seen} defaults: is the table whole?");
 }
 
 #[test]
 fn the_ends_of_every_range_are_inside_it() {
     for section in SECTIONS {
         for key in section.now() {
-            let (Takes::Integer(_) | Takes::Duration(_)) = key.takes else {
+            let Some(range) = key.takes.range() else {
                 continue;
             };
-            let range = key.takes.range().expect("it has one");
             let (low, high) = range.split_once(" to ").expect("it has two ends");
-            let quote = if matches!(key.takes, Takes::Duration(_)) { "\"" } else { "" };
+            let quote = if matches!(key.takes, Takes::Duration(_) | Takes::Size(_)) { "\"" } else { "" };
             for end in [low, high] {
-                let text = with(section, key.name, &format!("{} = {quote}{end}{quote}", key.name));
+                let text = with(section, key, &format!("{quote}{end}{quote}"));
                 assert_eq!(told(&text), [""; 0], "{} = {end}", key.name);
             }
         }
@@ -269,11 +453,11 @@ fn words_of_the_table_are_words_of_the_reader() {
                 continue;
             };
             for word in *now {
-                let text = with(section, key.name, &format!("{} = '{word}'", key.name));
+                let text = with(section, key, &format!("'{word}'"));
                 assert_eq!(told(&text), [""; 0], "{} = {word}", key.name);
             }
             for word in *later {
-                let text = with(section, key.name, &format!("{} = '{word}'", key.name));
+                let text = with(section, key, &format!("'{word}'"));
                 let told = told(&text).join("\n");
                 assert!(told.contains("is not supported yet"), "{} = {word}: {told}", key.name);
             }

@@ -2,13 +2,16 @@
 
 use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, PoolId};
-use crate::config::{self, Address, Algorithm, Config};
+use crate::config::{self, Address, Algorithm, Config, Protocol};
 use crate::guard::{Cap, Seldom};
 use crate::shared::backend::BackendState;
 use crate::shared::snapshot::{Backend, Listener, Pool, Snapshot, Turns};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// The pool of a listener that workers cannot serve: none has this number, so its clients are closed.
+const NO_POOL: PoolId = PoolId(u16::MAX);
 
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
 pub struct Plan {
@@ -48,7 +51,10 @@ impl Plan {
         self.generation += 1;
         let listeners = self.config.listeners.iter().zip(&self.caps).map(|(listener, (cap, warnings))| Listener {
             name: listener.name.as_str().into(),
-            pool: PoolId(listener.pool as u16),
+            pool: listener
+                .pool
+                .filter(|_| listener.protocol == Protocol::Tcp)
+                .map_or(NO_POOL, |pool| PoolId(pool as u16)),
             idle_timeout: listener.idle_timeout,
             connections: cap.clone(),
             warnings: warnings.clone(),
