@@ -52,11 +52,6 @@ impl LinkId {
     }
 }
 
-slab_key! {
-    /// One request and its response.
-    ExchangeId
-}
-
 /// A listener of the configuration in force: its place in the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(pub u16);

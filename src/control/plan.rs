@@ -2,16 +2,16 @@
 
 use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, PoolId};
-use crate::config::{self, Address, Algorithm, Config, Protocol};
-use crate::guard::{Cap, Seldom};
+use crate::base::net::Network;
+use crate::config::{self, Address, Algorithm, Config};
+use crate::guard::{Budget, Cap, Seldom};
+use crate::route::{HeaderMatch, Route, Router};
 use crate::shared::backend::BackendState;
-use crate::shared::snapshot::{Backend, Listener, Pool, Snapshot, Turns};
+use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Turns};
+use crate::wire::proxy;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// The pool of a listener that workers cannot serve: none has this number, so its clients are closed.
-const NO_POOL: PoolId = PoolId(u16::MAX);
 
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
 pub struct Plan {
@@ -21,8 +21,15 @@ pub struct Plan {
     names: HashMap<(String, u16), Arc<[SocketAddr]>>,
     /// Live states, by pool and address as configured.
     states: HashMap<(Arc<str>, Address), Arc<BackendState>>,
-    turns: HashMap<Arc<str>, Arc<Turns>>,
+    pools: HashMap<Arc<str>, Known>,
     caps: Vec<(Arc<Cap>, Arc<Seldom>)>,
+}
+
+/// What outlives snapshots of a pool.
+#[derive(Clone, Default)]
+struct Known {
+    turns: Arc<Turns>,
+    budget: Arc<Budget>,
 }
 
 impl Plan {
@@ -30,7 +37,7 @@ impl Plan {
     pub fn new(config: Config) -> Plan {
         let caps =
             config.listeners.iter().map(|listener| (Cap::new(listener.max_connections), Arc::default())).collect();
-        Plan { config, generation: 0, names: HashMap::new(), states: HashMap::new(), turns: HashMap::new(), caps }
+        Plan { config, generation: 0, names: HashMap::new(), states: HashMap::new(), pools: HashMap::new(), caps }
     }
 
     /// Takes note of what a name resolves to; nothing means that it does not. True when that is new.
@@ -51,18 +58,51 @@ impl Plan {
         self.generation += 1;
         let listeners = self.config.listeners.iter().zip(&self.caps).map(|(listener, (cap, warnings))| Listener {
             name: listener.name.as_str().into(),
-            pool: listener
-                .pool
-                .filter(|_| listener.protocol == Protocol::Tcp)
-                .map_or(NO_POOL, |pool| PoolId(pool as u16)),
+            protocol: match listener.protocol {
+                config::Protocol::Http => Protocol::Http,
+                config::Protocol::Tcp => Protocol::Tcp,
+            },
+            pool: listener.pool.map(|pool| PoolId(pool as u16)),
+            http: build_http(listener),
+            accept_proxy: listener.accept_proxy,
             idle_timeout: listener.idle_timeout,
             connections: cap.clone(),
             warnings: warnings.clone(),
         });
         let listeners = listeners.collect();
         let pools = self.config.pools.iter();
-        let pools = pools.map(|pool| build_pool(pool, &self.names, &mut self.states, &mut self.turns)).collect();
+        let pools = pools.map(|pool| build_pool(pool, &self.names, &mut self.states, &mut self.pools)).collect();
         Arc::new(Snapshot { generation: self.generation, listeners, pools })
+    }
+}
+
+fn build_http(listener: &config::Listener) -> Http {
+    let http = &listener.http;
+    let routes = listener.routes.iter().enumerate().map(|(at, route)| Route {
+        host: route.host.as_ref().and_then(|host| match host {
+            config::HostMatch::Exact(name) => name.parse().ok(),
+            config::HostMatch::Suffix(name) => format!("*{name}").parse().ok(),
+        }),
+        path: route.path.clone(),
+        path_prefix: route.path_prefix.clone(),
+        methods: route.methods.clone(),
+        header: route.header.as_ref().map(|(name, value)| HeaderMatch {
+            name: name.clone(),
+            value: value.as_ref().map(|value| value.clone().into_bytes()),
+        }),
+        target: at as u16,
+    });
+    let trusted = listener.trusted_proxies.iter().filter_map(|net| net.to_string().parse::<Network>().ok());
+    Http {
+        header_timeout: http.header_timeout,
+        body_timeout: http.body_timeout,
+        request_timeout: http.request_timeout,
+        tunnel_timeout: http.tunnel_timeout,
+        max_header_size: http.max_header_size,
+        max_body_size: http.max_body_size.unwrap_or(0),
+        router: Router::build(routes.collect()),
+        routes: listener.routes.iter().map(|route| PoolId(route.pool as u16)).collect(),
+        trusted: trusted.collect(),
     }
 }
 
@@ -70,9 +110,10 @@ fn build_pool(
     pool: &config::Pool,
     names: &HashMap<(String, u16), Arc<[SocketAddr]>>,
     states: &mut HashMap<(Arc<str>, Address), Arc<BackendState>>,
-    turns: &mut HashMap<Arc<str>, Arc<Turns>>,
+    pools: &mut HashMap<Arc<str>, Known>,
 ) -> Pool {
     let name: Arc<str> = pool.name.as_str().into();
+    let known = pools.entry(name.clone()).or_default().clone();
     let mut backends = Vec::with_capacity(pool.backends.len());
     let (mut primaries, mut backups) = (Vec::new(), Vec::new());
     for (place, backend) in pool.backends.iter().enumerate() {
@@ -88,7 +129,7 @@ fn build_pool(
         let slot = BackendSlot(states.len() as u32);
         let state = states
             .entry((name.clone(), backend.address.clone()))
-            .or_insert_with(|| BackendState::new(slot, backend.max_connections))
+            .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive))
             .clone();
         backends.push(Backend { id: backend.id.as_str().into(), addresses, state });
     }
@@ -98,9 +139,19 @@ fn build_pool(
     };
     Pool {
         connect_timeout: pool.connect_timeout,
+        response_timeout: pool.response_timeout,
         retries: pool.retries,
+        retry_budget: pool.retry_budget,
+        budget: known.budget,
+        keepalive: pool.keepalive > 0,
+        keepalive_timeout: pool.keepalive_timeout,
+        send_proxy: match pool.send_proxy {
+            config::SendProxy::Off => None,
+            config::SendProxy::V1 => Some(proxy::Version::V1),
+            config::SendProxy::V2 => Some(proxy::Version::V2),
+        },
         backends,
-        turns: turns.entry(name.clone()).or_default().clone(),
+        turns: known.turns,
         primaries: rota(primaries),
         backups: rota(backups),
         name,

@@ -90,7 +90,7 @@ mod tests {
             id: "b".into(),
             addresses: addresses.into(),
             timeout: Duration::from_secs(5),
-            state: BackendState::new(BackendSlot(0), 0),
+            state: BackendState::new(BackendSlot(0), 0, 0),
         };
         let open = open.local_addr().unwrap();
         let rows = [

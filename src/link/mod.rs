@@ -165,7 +165,14 @@ enum Nodelay {
 impl<S: Stream> Link<S> {
     /// An accepted stream: writable as it is, and with the options of its listener.
     pub fn accepted(stream: S, session: SessionId) -> Self {
-        Link { stream, ready: Ready::OUT, ended: false, broken: false, nodelay: Nodelay::Set, owner: Owner::Session(session) }
+        Link {
+            stream,
+            ready: Ready::OUT,
+            ended: false,
+            broken: false,
+            nodelay: Nodelay::Set,
+            owner: Owner::Session(session),
+        }
     }
 
     /// A stream that is being connected: it waits to be told that it is writable.
@@ -176,7 +183,7 @@ impl<S: Stream> Link<S> {
             ended: false,
             broken: false,
             nodelay: Nodelay::AfterFirstWrite,
-            owner: Owner::Session(session)
+            owner: Owner::Session(session),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::base::blocks::Chain;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::time::Tick;
 use crate::link::Net;
+use crate::relay::Relay;
 use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who};
 use crate::shared::backend::Lease;
 use crate::shared::snapshot::NoBackend;
@@ -58,12 +59,14 @@ impl Connect {
             match progress {
                 Progress::Wait(due) => return Turn::Stop(Outcome::Wait(Phase::Connect(self), due)),
                 Progress::Connected(link) => {
-                    return Turn::Go(Phase::Tunnel(Tunnel::new(self.pool, link, self.lease, who, cx.now)));
+                    let relay = Relay::seeded(self.inbox, Chain::default());
+                    return Turn::Go(Phase::Tunnel(Tunnel::new(self.pool, link, self.lease, relay, who, cx.now)));
                 }
                 Progress::Failed(error) => {
                     cx.count.failed.add(1);
                     self.note_failure(&error, local, cx.now, cx);
                     let retries = cx.snapshot.pool(self.pool).map_or(0, |pool| pool.retries as usize);
+                    let inbox = self.inbox;
                     let mut tried = self.tried;
                     tried.push(self.lease.backend().slot);
                     drop(self.lease);
@@ -71,7 +74,7 @@ impl Connect {
                         return unserved(self.pool, who, cx, &error);
                     }
                     self = match Connect::pick(self.pool, tried, cx) {
-                        Ok(next) => next,
+                        Ok(next) => Connect { inbox, ..next },
                         Err(_) => return unserved(self.pool, who, cx, &error),
                     };
                     cx.count.retried.add(1);

@@ -37,6 +37,18 @@ pub enum Phase {
     Http(Http),
 }
 
+impl Phase {
+    /// True while it holds blocks: bytes for a slow reader, or from a slow writer.
+    pub fn holds_blocks(&self) -> bool {
+        match self {
+            Phase::Proxied(_) => true,
+            Phase::Connect(_) => false,
+            Phase::Tunnel(at) => at.holds_blocks(),
+            Phase::Http(at) => at.holds_blocks(),
+        }
+    }
+}
+
 /// What stays the same while a session lives.
 #[derive(Clone, Copy, Debug)]
 pub struct Who {

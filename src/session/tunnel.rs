@@ -32,24 +32,19 @@ struct Lame {
 
 impl Tunnel {
     /// A tunnel to the backend that was leased.
-    pub(super) fn new(pool: PoolId, backend: LinkId, lease: Lease, who: &Who, now: Tick) -> Tunnel {
+    pub(super) fn new(pool: PoolId, backend: LinkId, lease: Lease, relay: Relay, who: &Who, now: Tick) -> Tunnel {
         let idle_due = now.after(who.idle_timeout);
-        Tunnel { relay: Relay::default(), pool, backend, lease, idle_due, judged: false, lame: None }
+        Tunnel { relay, pool, backend, lease, idle_due, judged: false, lame: None }
     }
 
     /// A tunnel that an exchange turned into: its backend has answered already.
     pub(super) fn upgraded(pool: PoolId, backend: LinkId, lease: Lease, relay: Relay, who: &Who, now: Tick) -> Tunnel {
-        Tunnel { relay, judged: true, ..Tunnel::new(pool, backend, lease, who, now) }
+        Tunnel { judged: true, ..Tunnel::new(pool, backend, lease, relay, who, now) }
     }
 
     /// True while it holds bytes for a slow reader.
-    pub fn holds_blocks(&self) -> bool {
+    pub(super) fn holds_blocks(&self) -> bool {
         self.relay.holds_blocks()
-    }
-
-    /// When it will have been silent for too long: the earlier, the longer it is silent already.
-    pub fn idle_due(&self) -> Tick {
-        self.idle_due
     }
 
     /// Moves what can be moved.

@@ -17,8 +17,10 @@ const ASIDE_MOST: u32 = 10_000;
 pub struct BackendState {
     /// Which backend this is, for as long as the process knows it.
     pub slot: BackendSlot,
-    /// Connections at once.
+    /// Connections, or requests, at once.
     pub active: Arc<Cap>,
+    /// Idle connections to it, in all workers together.
+    pub idle: Arc<Cap>,
     /// It failed, and is not picked before this tick.
     aside_until: AtomicU64,
     /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
@@ -27,10 +29,11 @@ pub struct BackendState {
 
 impl BackendState {
     /// A backend nothing is known of.
-    pub fn new(slot: BackendSlot, max_connections: u32) -> Arc<BackendState> {
+    pub fn new(slot: BackendSlot, max_connections: u32, idle: u32) -> Arc<BackendState> {
         Arc::new(BackendState {
             slot,
             active: Cap::new(max_connections),
+            idle: Cap::new(idle),
             aside_until: AtomicU64::new(0),
             aside_for: AtomicU32::new(0),
         })
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn failures_set_aside_for_longer_each_time_until_an_answer() {
-        let backend = BackendState::new(BackendSlot(0), 0);
+        let backend = BackendState::new(BackendSlot(0), 0, 0);
         let steps: &[(&str, u64, Option<u32>)] = &[
             ("the first", 5_000, Some(1_000)),
             ("while aside: the same failure", 5_500, None),
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_dropped_lease_goes_back() {
-        let backend = BackendState::new(BackendSlot(0), 1);
+        let backend = BackendState::new(BackendSlot(0), 1, 0);
         let lease = Lease::take(&backend).unwrap();
         assert!(Lease::take(&backend).is_none());
         drop(lease);

@@ -2,9 +2,12 @@
 
 use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, ListenerId, PoolId};
+use crate::base::net::Networks;
 use crate::base::time::Tick;
-use crate::guard::{Cap, Seldom};
+use crate::guard::{Budget, Cap, Seldom};
+use crate::route::Router;
 use crate::shared::backend::{BackendState, Lease};
+use crate::wire::proxy;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -38,14 +41,52 @@ impl Snapshot {
 pub struct Listener {
     /// Its name.
     pub name: Arc<str>,
-    /// Where everything goes.
-    pub pool: PoolId,
-    /// No byte either way for this long ends a connection.
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Where everything goes that no route takes.
+    pub pool: Option<PoolId>,
+    /// What only HTTP needs.
+    pub http: Http,
+    /// A connection begins with a PROXY protocol header.
+    pub accept_proxy: bool,
+    /// TCP: no byte either way for this long ends a connection. HTTP: the same between requests.
     pub idle_timeout: Duration,
     /// Its max_connections.
     pub connections: Arc<Cap>,
     /// When the log may say again that it accepts nobody.
     pub warnings: Arc<Seldom>,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Requests, one by one.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+/// What a worker knows of an HTTP listener.
+#[derive(Debug)]
+pub struct Http {
+    /// From accept, or the first byte of a request, to the end of its head.
+    pub header_timeout: Duration,
+    /// How long a request's body may not move.
+    pub body_timeout: Duration,
+    /// From a request's head to its response's end.
+    pub request_timeout: Option<Duration>,
+    /// How long an upgraded connection, or a response under way, may be without a byte.
+    pub tunnel_timeout: Duration,
+    /// The largest head, in bytes.
+    pub max_header_size: usize,
+    /// The largest body, in bytes; 0 means no limit.
+    pub max_body_size: u64,
+    /// Which route takes a request.
+    pub router: Router,
+    /// Where each route leads.
+    pub routes: Vec<PoolId>,
+    /// Peers that are believed.
+    pub trusted: Networks,
 }
 
 /// What a worker knows of a pool.
@@ -55,8 +96,20 @@ pub struct Pool {
     pub name: Arc<str>,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
+    /// From a request sent to the head of its response.
+    pub response_timeout: Duration,
     /// Other backends tried when a connection fails.
     pub retries: u32,
+    /// Retries are at most this share of the requests.
+    pub retry_budget: f64,
+    /// Counts them.
+    pub budget: Arc<Budget>,
+    /// Whether idle connections to backends are kept.
+    pub keepalive: bool,
+    /// For how long.
+    pub keepalive_timeout: Duration,
+    /// How a backend is told who its client is.
+    pub send_proxy: Option<proxy::Version>,
     /// In the order of the configuration; what a rota counts by.
     pub backends: Vec<Backend>,
     /// Whose turn it is, for each step of [`Pool::pick`]; kept from one snapshot to the next.
@@ -144,11 +197,17 @@ mod tests {
         let backend = |n: u32| Backend {
             id: format!("b{n}").into(),
             addresses: Arc::new([]),
-            state: BackendState::new(BackendSlot(n), max_connections),
+            state: BackendState::new(BackendSlot(n), max_connections, 0),
         };
         Pool {
             name: "p".into(),
             connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
+            retry_budget: 0.2,
+            budget: Arc::default(),
+            keepalive: true,
+            keepalive_timeout: Duration::from_secs(4),
+            send_proxy: None,
             retries: 1,
             backends: (0..3).map(backend).collect(),
             turns: Arc::default(),

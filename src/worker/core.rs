@@ -1,19 +1,19 @@
 //! A worker without its poll: sessions, their links, the queue of those who are ready, and their timers.
 
 use crate::base::blocks::Pool as Blocks;
-use crate::base::ids::{ExchangeId, LinkId, SessionId};
+use crate::base::ids::{LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
 use crate::guard::Permit;
 use crate::link::{Link, Net, Owner, Ready};
 use crate::relay::SCRATCH;
-use crate::session::http::Exchange;
+use crate::session::http::Spare;
 use crate::session::{self, Close, Context, Outcome, Phase, Who};
-use crate::upstream::Idle;
 use crate::shared::hub::Member;
 use crate::shared::mail::Arrival;
 use crate::stats::{Cell, Stats};
+use crate::upstream::Idle;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub struct Core<N: Net> {
     queue: VecDeque<Task>,
     wheel: Wheel<SessionId>,
     fired: Vec<(Tick, SessionId)>,
-    exchanges: Slab<ExchangeId, Exchange>,
+    spare: Spare,
+    path: String,
     idle: Idle,
     blocks: Blocks,
     out: Vec<u8>,
@@ -73,7 +74,8 @@ impl<N: Net> Core<N> {
             queue: VecDeque::new(),
             wheel: Wheel::new(now),
             fired: Vec::new(),
-            exchanges: Slab::new(),
+            spare: Spare::default(),
+            path: String::new(),
             idle: Idle::default(),
             blocks: Blocks::new(memory),
             out: Vec::with_capacity(SCRATCH),
@@ -202,7 +204,8 @@ impl<N: Net> Core<N> {
             now,
             net: &mut self.net,
             links: &mut self.links,
-            exchanges: &mut self.exchanges,
+            spare: &mut self.spare,
+            path: &mut self.path,
             idle: &mut self.idle,
             blocks: &mut self.blocks,
             out: &mut self.out,
@@ -273,10 +276,15 @@ impl<N: Net> Core<N> {
     }
 
     fn cut_links(&mut self, whose: impl Fn(SessionId) -> bool) {
-        let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| match link.owner {
-            Owner::Session(id) => whose(id),
-            Owner::Idle(_) => false,
-        }).map(|(id, _)| id).collect();
+        let links: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| match link.owner {
+                Owner::Session(id) => whose(id),
+                Owner::Idle(_) => false,
+            })
+            .map(|(id, _)| id)
+            .collect();
         for id in links {
             if let Some(mut link) = self.links.remove(id) {
                 link.set_cut();
@@ -304,11 +312,10 @@ impl<N: Net> Core<N> {
     /// those that hold blocks.
     pub fn shed(&mut self) {
         while self.blocks.over() > self.blocks.cap() / 8 {
-            let holders = self.sessions.iter().filter_map(|(id, session)| match &session.phase {
-                Some(Phase::Tunnel(tunnel)) if tunnel.holds_blocks() => Some((tunnel.idle_due(), id)),
-                _ => None,
-            });
-            let Some((_, id)) = holders.min_by_key(|(due, _)| *due) else { return };
+            let holds = |session: &Session| session.phase.as_ref().is_some_and(Phase::holds_blocks);
+            let holders = self.sessions.iter().filter(|(_, session)| holds(session));
+            // The earlier its deadline, the longer it has been silent.
+            let Some((id, _)) = holders.min_by_key(|(_, session)| session.due) else { return };
             self.count().shed.add(1);
             self.cut(id);
         }

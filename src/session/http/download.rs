@@ -8,7 +8,9 @@ use crate::session::http::READ;
 use crate::session::http::exchange::Stop;
 use crate::session::http::upload::frame;
 use crate::stats::Cell;
-use crate::wire::http1::{Answer, Asked, Body, BodyDecoder, HeadScan, Limits, Piece, Storage, Version, parse_response, write_response};
+use crate::wire::http1::{
+    Answer, Asked, Body, BodyDecoder, HeadScan, Limits, Piece, Storage, Version, parse_response, write_response,
+};
 
 /// A response's head may be this large.
 const HEAD: Limits = Limits { head: 48 * 1024, fields: 100 };
@@ -38,7 +40,11 @@ pub(super) struct Download {
 enum State {
     Head,
     /// `direct`: content goes on as it came, nothing stands between.
-    Body { body: BodyDecoder, chunked: bool, direct: bool },
+    Body {
+        body: BodyDecoder,
+        chunked: bool,
+        direct: bool,
+    },
     Done,
 }
 
@@ -184,7 +190,9 @@ impl Download {
     fn ended(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
         out.clear();
         self.spoilt = true;
-        let State::Body { body, chunked, .. } = &mut self.state else { return Err(self.lost("it closed without a response")) };
+        let State::Body { body, chunked, .. } = &mut self.state else {
+            return Err(self.lost("it closed without a response"));
+        };
         // A body that is cut short must not seem whole: no last chunk, no clean end.
         body.ended().map_err(|_| Stop::Broke)?;
         if *chunked {

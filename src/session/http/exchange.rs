@@ -6,7 +6,7 @@ use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{BackendSlot, LinkId, PoolId};
 use crate::base::time::Tick;
 use crate::guard::Cap;
-use crate::link::{Link, Net, Owner};
+use crate::link::{Net, Owner};
 use crate::relay::Outbox;
 use crate::session::http::download::Download;
 use crate::session::http::upload::Upload;
@@ -164,7 +164,13 @@ impl Exchange {
     }
 
     /// Goes on as far as it can.
-    pub(super) fn turn<N: Net>(&mut self, inbox: &mut Chain, outbox: &mut Outbox, who: &Who, cx: &mut Context<'_, N>) -> Step {
+    pub(super) fn turn<N: Net>(
+        &mut self,
+        inbox: &mut Chain,
+        outbox: &mut Outbox,
+        who: &Who,
+        cx: &mut Context<'_, N>,
+    ) -> Step {
         let Some(pool) = self.pool.and_then(|pool| cx.snapshot.pool(pool)) else {
             return Step::Fail(Failed { status: 503, why: "there is no such pool any more" });
         };
@@ -193,7 +199,11 @@ impl Exchange {
                             note(pool, lease.backend(), &error, cx.now);
                         }
                         let status = if timed_out { 504 } else { 502 };
-                        let why = if timed_out { "the backend could not be reached in time" } else { "the backend could not be reached" };
+                        let why = if timed_out {
+                            "the backend could not be reached in time"
+                        } else {
+                            "the backend could not be reached"
+                        };
                         if let Err(failed) = self.try_another(Failed { status, why }, pool, cx) {
                             return Step::Fail(failed);
                         }
@@ -241,7 +251,7 @@ impl Exchange {
                 self.last.unwrap_or(Failed { status: 503, why: "no backend is available" })
             })?;
             let backend = &pool.backends[picked.place];
-            self.idle_cap = (pool.keepalive > 0).then(|| backend.idle.clone());
+            self.idle_cap = pool.keepalive.then(|| backend.state.idle.clone());
             self.lease = Some(picked.lease);
             if !self.fresh
                 && let Some(link) = cx.idle.take(backend.state.slot, cx.now, cx.links)
@@ -319,13 +329,34 @@ impl Exchange {
         let Some((client, backend)) = cx.links.pair_mut(who.client, link) else { return Err(Stop::Client) };
         let mut budget = super::READ * 4;
         loop {
-            let up = self.upload.pump(inbox, client, backend, cx.scratch, cx.out, cx.blocks, cx.count, cx.now, &mut budget)?;
+            let up = self.upload.pump(
+                inbox,
+                client,
+                backend,
+                cx.scratch,
+                cx.out,
+                cx.blocks,
+                cx.count,
+                cx.now,
+                &mut budget,
+            )?;
             let whole = self.upload.is_done();
             if whole && self.download.waiting_since.is_none() {
                 self.download.waiting_since = Some(cx.now);
             }
             let keep = self.keep && whole;
-            let down = self.download.pump(outbox, client, backend, cx.scratch, cx.out, cx.blocks, cx.count, cx.now, keep, &mut budget)?;
+            let down = self.download.pump(
+                outbox,
+                client,
+                backend,
+                cx.scratch,
+                cx.out,
+                cx.blocks,
+                cx.count,
+                cx.now,
+                keep,
+                &mut budget,
+            )?;
             if self.download.is_done() && outbox.is_empty() {
                 return Ok(Talk::Done);
             }
@@ -402,9 +433,4 @@ fn note(pool: &Pool, backend: &BackendState, why: &dyn std::fmt::Display, now: T
         let name = pool.backends.iter().find(|b| b.state.slot == backend.slot).map_or("?", |b| &*b.id);
         log::warn!("pool {}: backend {name} failed: {why}; set aside for {} s", pool.name, wait / 1000);
     }
-}
-
-/// True for a link that can still be talked to.
-pub(super) fn _is_open<S: crate::link::Stream>(link: &Link<S>) -> bool {
-    !link.broken()
 }

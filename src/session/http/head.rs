@@ -3,12 +3,13 @@
 use crate::base::time::Tick;
 use crate::link::{Net, Read};
 use crate::route::Facts;
-use crate::session::http::exchange::{Exchange, Order};
+use crate::session::http::exchange::Order;
 use crate::session::http::{Go, Http, READ, State};
 use crate::session::{Close, Context, Who};
-use crate::wire::http1::{self, Body, Forward, HeadScan, Limits, NAME, Request, Storage, Version, parse_request, via_count, write_request};
-use crate::base::net::client_address;
 use crate::shared::snapshot::Listener;
+use crate::wire::http1::{
+    self, Body, Forward, HeadScan, Limits, NAME, Request, Storage, Version, parse_request, via_count, write_request,
+};
 
 /// Our name in `Via` more often than this is a loop.
 const LOOPS: usize = 5;
@@ -129,30 +130,20 @@ fn decide(
     if via_count(&request.fields, NAME) > LOOPS {
         return Err((502, "the request goes round in a loop"));
     }
-    if let (Body::Length(length), Some(max)) = (request.body, http.max_body_size)
-        && length > max
-    {
+    let max_body = http.max_body_size;
+    if matches!(request.body, Body::Length(length) if max_body > 0 && length > max_body) {
         return Err((413, "the body is larger than is accepted here"));
     }
     let normal = http1::normalise_path(request.target.path, path).map_err(|bad| (bad.status, bad.why))?;
-    let facts = Facts { host: request.host, path: normal, method: request.method, fields: &request.fields };
+    let facts = Facts { host: request.host, path: normal, method: request.method, fields: request.fields.iter() };
     let pool = match http.router.find(&facts) {
-        Some(route) => http.pools[route],
+        Some(route) => http.routes[route],
         None => listener.pool.ok_or((404, "there is nothing here"))?,
     };
     let peer = who.address;
     let trusted = http.trusted.contains(peer.ip());
-    let _client = client_address(peer, request.fields.all("X-Forwarded-For"), &http.trusted);
-    let forward = Forward {
-        peer: peer.ip(),
-        proto: "http",
-        trusted,
-        default_host: "",
-        close: false,
-        upgrade: true,
-    };
+    let forward = Forward { peer: peer.ip(), proto: "http", trusted, default_host: "", close: false, upgrade: true };
     write_request(out, request, &forward);
-    let max_body = http.max_body_size.unwrap_or(0);
     Ok(Order {
         pool,
         body: request.body,

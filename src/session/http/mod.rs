@@ -140,8 +140,12 @@ impl Http {
                     }
                     Step::Tunnel { link, lease, pool } => {
                         exchange.finish(cx);
-                        let relay = Relay::seeded(std::mem::take(&mut self.inbox), std::mem::take(&mut self.outbox).into_chain());
-                        who.idle_timeout = cx.snapshot.listener(who.listener).map_or(who.idle_timeout, |l| l.http.tunnel_timeout);
+                        let relay = Relay::seeded(
+                            std::mem::take(&mut self.inbox),
+                            std::mem::take(&mut self.outbox).into_chain(),
+                        );
+                        who.idle_timeout =
+                            cx.snapshot.listener(who.listener).map_or(who.idle_timeout, |l| l.http.tunnel_timeout);
                         return Turn::Go(Phase::Tunnel(Tunnel::upgraded(pool, link, lease, relay, who, cx.now)));
                     }
                 },
@@ -164,7 +168,8 @@ impl Http {
     /// Answers with an error of our own; the connection ends after it.
     fn refuse<N: Net>(&mut self, status: u16, why: &str, head: bool, who: &Who, cx: &mut Context<'_, N>) {
         cx.out.clear();
-        let failure = Failure { status, why, close: true, head, retry_after: (status == 503).then_some(1), ..Failure::default() };
+        let failure =
+            Failure { status, why, close: true, head, retry_after: (status == 503).then_some(1), ..Failure::default() };
         write_error(cx.out, &failure);
         log::debug!("client {}: {status}: {why}", who.address);
         if let Some(client) = cx.links.get_mut(who.client) {
@@ -177,7 +182,8 @@ impl Http {
         let more = !self.inbox.is_empty() || cx.links.get(who.client).is_some_and(Link::readable);
         let linger = linger || more;
         self.inbox.clear(cx.blocks);
-        self.state = State::Leaving(Leaving { linger, shut: false, until: Tick(cx.now.0 + LINGER), left: LINGER_BYTES });
+        self.state =
+            State::Leaving(Leaving { linger, shut: false, until: Tick(cx.now.0 + LINGER), left: LINGER_BYTES });
     }
 
     fn linger<N: Net>(&mut self, mut leaving: Leaving, who: &Who, cx: &mut Context<'_, N>) -> Go {

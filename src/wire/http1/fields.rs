@@ -166,7 +166,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Names as sent, and values without the white space around them.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + Clone + use<'a> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
