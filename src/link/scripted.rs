@@ -240,6 +240,11 @@ impl Socket {
         self.fin
     }
 
+    /// True when we have ended our side.
+    pub fn is_shut(&self) -> bool {
+        self.shut
+    }
+
     /// Bytes sent and not acknowledged.
     pub fn unacknowledged(&self) -> usize {
         self.out.len()
