@@ -234,7 +234,9 @@ impl Running {
             post.order(WorkerMail::Drain);
         }
         let until = Instant::now() + self.shutdown_timeout;
-        let mut left = self.workers.iter().filter(|worker| !worker.is_finished()).count();
+        // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
+        // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
+        let mut left = self.workers.len() - usize::from(exit != Exit::Done);
         let mut cut_until = None;
         while left > 0 {
             select_biased! {
