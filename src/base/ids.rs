@@ -58,7 +58,7 @@ pub struct ListenerId(pub u16);
 
 /// A pool of the configuration in force: its place in the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PoolId(pub u16);
+pub struct PoolId(pub u32);
 
 /// A backend for as long as the process knows it, over every snapshot: the key of its live state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -62,7 +62,7 @@ impl Plan {
                 config::Protocol::Http => Protocol::Http,
                 config::Protocol::Tcp => Protocol::Tcp,
             },
-            pool: listener.pool.map(|pool| PoolId(pool as u16)),
+            pool: listener.pool.map(|pool| PoolId(pool as u32)),
             http: build_http(listener),
             accept_proxy: listener.accept_proxy,
             idle_timeout: listener.idle_timeout,
@@ -101,7 +101,7 @@ fn build_http(listener: &config::Listener) -> Http {
         max_header_size: http.max_header_size,
         max_body_size: http.max_body_size.unwrap_or(0),
         router: Router::build(routes.collect()),
-        routes: listener.routes.iter().map(|route| PoolId(route.pool as u16)).collect(),
+        routes: listener.routes.iter().map(|route| PoolId(route.pool as u32)).collect(),
         trusted: trusted.collect(),
     }
 }

@@ -32,7 +32,7 @@ impl Snapshot {
 
     /// The pool of that number, if it is still there.
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
-        self.pools.get(usize::from(id.0))
+        self.pools.get(id.0 as usize)
     }
 }
 
