@@ -381,3 +381,24 @@ fn a_head_of_its_limit_and_a_long_line_pass() {
     assert_eq!(ask(lb.addr(), format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n")).status(), 200);
     assert_eq!(backend.only().head.get("x"), Some(&*value));
 }
+
+#[test]
+fn a_client_that_sends_on_for_a_while_still_reads_the_early_answer() {
+    let backend = scripted(|mut wire| {
+        wire.head();
+        wire.send("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+        wire.rest().0.len()
+    });
+    let lb = Setup::http(backend.addr).start();
+    let mut client = Wire::to(lb.addr());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    // the answer is there, and the other end has said that it is done
+    wait_until("the answer has come", || client.stream.peek(&mut [0]).is_ok());
+    for _ in 0..10 {
+        assert!(client.try_send(b"x".repeat(1000)), "no reset for what is on its way");
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let answer = client.response();
+    assert_eq!((answer.status(), answer.text()), (401, "no"));
+    client.expect_end("and then the end");
+}

@@ -55,9 +55,11 @@ pub(super) struct Failed {
 pub(super) enum Step {
     Wait(Tick),
     Again(Tick),
-    /// The response is whole and written. `keep`: the client may send another request.
+    /// The response is whole and written. `keep`: the client may send another request; `sends`: it has not sent all
+    /// of the one that was answered.
     Done {
         keep: bool,
+        sends: bool,
     },
     /// Nothing was sent to the client: it gets this.
     Fail(Failed),
@@ -386,7 +388,7 @@ impl Exchange {
             }
             None => drop(cx.links.remove(link)),
         }
-        Step::Done { keep: self.download.client_stays() }
+        Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() }
     }
 
     /// The nearest of all deadlines.
