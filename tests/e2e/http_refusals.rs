@@ -304,3 +304,21 @@ fn a_refusal_of_head_has_no_body() {
     assert!(answer.length().is_some_and(|length| length > 0));
     client.expect_end("no body");
 }
+
+#[test]
+fn a_body_that_goes_wrong_after_the_answer_began_cuts_the_answer() {
+    let backend = crate::support::http::scripted(|mut wire| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegin");
+        wire.rest();
+    });
+    let lb = Setup::http(backend.addr).start();
+    let mut client = Wire::to(lb.addr());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    assert_eq!(client.head().status(), 200);
+    assert_eq!(client.bytes(5), b"begin");
+    client.send("no size\r\n");
+    let (rest, ending) = client.rest();
+    assert_eq!(String::from_utf8_lossy(&rest), "", "nothing may look like the rest of the answer");
+    assert_eq!(ending, crate::support::Ending::Reset);
+}

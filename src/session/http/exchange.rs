@@ -225,6 +225,8 @@ impl Exchange {
                             cx.count.failed.add(1);
                             return Step::Break;
                         }
+                        // An answer of our own behind a part of the backend's would be taken for content.
+                        Err(Stop::Refuse(_)) if self.download.has_begun() => return Step::Break,
                         Err(Stop::Refuse(failed)) => return Step::Fail(failed),
                         Err(Stop::Switch) => {
                             self.way = Way::None;
