@@ -217,3 +217,25 @@ fn a_slow_reader_is_not_cut_while_it_reads() {
     assert!(client.bytes(head.length().expect("a length")) == content);
     assert_eq!(client.ask(get("/")).status(), 200, "and goes on");
 }
+
+#[test]
+fn a_second_head_that_came_in_part_has_the_header_timeout_too() {
+    let backend = Backend::named("b");
+    let lb = Setup::http(backend.addr()).listener("header_timeout = \"300ms\"\nidle_timeout = \"1h\"").start();
+    for (why, at_once) in [("behind the first", true), ("after its answer", false)] {
+        let mut client = Wire::to(lb.addr());
+        let since = Instant::now();
+        let part = "GET /second HT";
+        if at_once {
+            client.send(format!("{}{part}", get("/first")));
+        } else {
+            client.send(get("/first"));
+        }
+        assert_eq!(client.response().status(), 200);
+        if !at_once {
+            client.send(part);
+        }
+        let said = end(&mut client, since, why);
+        assert!(said.starts_with("HTTP/1.1 408 "), "{why}: {said:?}");
+    }
+}
