@@ -1,5 +1,6 @@
 //! Which pool a request goes to, and what a pool's backends carry.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -55,9 +56,12 @@ fn a_pool_without_backends_is_a_503() {
 fn max_connections_of_a_backend_counts_requests_in_flight() {
     let (tell, told) = channel::<()>();
     let told = Arc::new(Mutex::new(told));
+    let in_flight = Arc::new(AtomicBool::new(false));
+    let arrived = in_flight.clone();
     let backend = scripted(move |mut wire| {
         while let Some(request) = wire.next_request() {
             if request.head.target() == "/slow" {
+                arrived.store(true, Ordering::SeqCst);
                 told.lock().expect("never poisoned").recv_timeout(PATIENCE).expect("the test goes on");
             }
             wire.send(ok("served"));
@@ -70,8 +74,8 @@ fn max_connections_of_a_backend_counts_requests_in_flight() {
     // idle connections of clients count for nothing
     assert_eq!((slow.ask(get("/")).status(), other.ask(get("/")).status()), (200, 200));
     slow.send(get("/slow"));
-    wait_until("the slow one is in flight", || ask(lb.addr(), get("/")).status() == 503);
-    assert_eq!(Wire::to(lb.addr()).ask(get("/")).status(), 503);
+    wait_until("the slow one is in flight", || in_flight.load(Ordering::SeqCst));
+    assert_eq!(ask(lb.addr(), get("/")).status(), 503);
     tell.send(()).expect("the backend waits");
     assert_eq!(slow.response().status(), 200);
     assert_eq!(other.ask(get("/")).status(), 200, "its place is free again");
@@ -143,22 +147,22 @@ fn killing_one_of_three_backends_fails_no_get() {
     let lb = setup.start();
     let addr = lb.addr();
     let started = Instant::now();
-    let served = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|i| {
             let (served, over) = (served.clone(), over.clone());
             thread::spawn(move || {
                 let mut client = Wire::to(addr);
-                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                while !over.load(Ordering::SeqCst) {
                     let answer = client.ask(get(&format!("/{i}")));
                     assert_eq!(answer.status(), 200, "{answer:?}");
-                    served.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    served.fetch_add(1, Ordering::SeqCst);
                 }
             })
         })
         .collect();
-    let count = || served.load(std::sync::atomic::Ordering::SeqCst);
+    let count = || served.load(Ordering::SeqCst);
     for step in 0..2 {
         let before = count();
         wait_until("requests are served", || count() > before + 500 || clients.iter().any(|c| c.is_finished()));
@@ -170,8 +174,89 @@ fn killing_one_of_three_backends_fails_no_get() {
     while started.elapsed() < Duration::from_secs(2) && clients.iter().all(|c| !c.is_finished()) {
         thread::sleep(Duration::from_millis(10));
     }
-    over.store(true, std::sync::atomic::Ordering::SeqCst);
+    over.store(true, Ordering::SeqCst);
     for client in clients {
         client.join().expect("no failed request");
+    }
+}
+
+#[test]
+fn each_condition_takes_what_it_says() {
+    let routes = r#"
+[[listener.route]]
+host = "api.example.com"
+pool = "exact host"
+[[listener.route]]
+host = "*.example.com"
+path_prefix = "/wild"
+pool = "wildcard and prefix"
+[[listener.route]]
+path = "/status"
+pool = "exact path"
+[[listener.route]]
+path_prefix = "/v1"
+method = ["GET", "HEAD"]
+pool = "prefix and method"
+[[listener.route]]
+path_prefix = "/v1"
+pool = "prefix"
+[[listener.route]]
+header = { name = "x-canary", value = "1" }
+pool = "header value"
+[[listener.route]]
+header = { name = "x-beta" }
+pool = "header"
+"#;
+    let pools = [
+        "exact host",
+        "wildcard and prefix",
+        "exact path",
+        "prefix and method",
+        "prefix",
+        "header value",
+        "header",
+        "rest",
+    ];
+    let (lb, _backends) = routed(routes, Some("rest"), &pools);
+    let rows = [
+        ("GET / HTTP/1.1\r\nHost: api.example.com", "exact host"),
+        ("GET / HTTP/1.1\r\nHost: API.Example.COM", "exact host"),
+        ("GET / HTTP/1.1\r\nHost: api.example.com:8080", "exact host"),
+        ("GET / HTTP/1.1\r\nHost: api.example.com.:80", "exact host"),
+        ("GET http://api.example.com/ HTTP/1.1\r\nHost: api.example.com", "exact host"),
+        ("GET /wild HTTP/1.1\r\nHost: api.example.com", "exact host"),
+        ("GET /wild/x HTTP/1.1\r\nHost: www.example.com", "wildcard and prefix"),
+        ("GET /wild HTTP/1.1\r\nHost: a.b.example.com", "wildcard and prefix"),
+        ("GET /wild HTTP/1.1\r\nHost: example.com", "rest"),
+        ("GET /wild HTTP/1.1\r\nHost: notexample.com", "rest"),
+        ("GET /status HTTP/1.1\r\nHost: a", "exact path"),
+        ("GET /status?q=1 HTTP/1.1\r\nHost: a", "exact path"),
+        ("GET /status/ HTTP/1.1\r\nHost: a", "rest"),
+        ("GET /x/../status HTTP/1.1\r\nHost: a", "exact path"),
+        ("GET /%73tatus HTTP/1.1\r\nHost: a", "exact path"),
+        ("GET /v1 HTTP/1.1\r\nHost: a", "prefix and method"),
+        ("HEAD /v1/x HTTP/1.1\r\nHost: a", "prefix and method"),
+        ("GET //v1/x HTTP/1.1\r\nHost: a", "prefix and method"),
+        ("DELETE /v1/x HTTP/1.1\r\nHost: a", "prefix"),
+        ("get /v1/x HTTP/1.1\r\nHost: a", "prefix"),
+        ("GET /v1x HTTP/1.1\r\nHost: a", "rest"),
+        ("GET /V1/x HTTP/1.1\r\nHost: a", "rest"),
+        ("GET /?/v1/x HTTP/1.1\r\nHost: a", "rest"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX-CANARY: 1", "header value"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX-Canary: 2", "rest"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX-Canary: 2\r\nX-Beta: ", "header"),
+        ("GET / HTTP/1.0", "rest"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a", "rest"),
+    ];
+    // in one connection: each request is routed by itself
+    let mut client = Wire::to(lb.addr());
+    for (request, pool) in rows {
+        if request.contains("HTTP/1.0") {
+            assert_eq!(ask(lb.addr(), format!("{request}\r\n\r\n")).text(), pool, "{request}");
+        } else if request.starts_with("HEAD") {
+            client.ask(format!("{request}\r\n\r\n"));
+        } else {
+            assert_eq!(client.ask(format!("{request}\r\n\r\n")).text(), pool, "{request}");
+        }
     }
 }
