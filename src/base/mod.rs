@@ -6,6 +6,7 @@
 pub mod blocks;
 pub mod exit;
 pub mod ids;
+pub mod net;
 pub mod slab;
 pub mod time;
 pub mod wheel;
