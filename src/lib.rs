@@ -29,6 +29,7 @@ pub mod link; // a socket as a byte stream: plain, or scripted for tests
 pub mod balance; // picking a backend
 pub mod guard; // limits and the permits they give
 pub mod stats; // counters, and their text
+pub mod wire; // codecs: bytes to values and back
 
 // floor 0: the ground
 pub mod base; // ids, slab, timer wheel, blocks
