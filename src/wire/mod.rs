@@ -3,4 +3,5 @@
 //! Knows: formats. Must not touch: sockets, the clock, routes, backends. A decoder is given what has come so far and says
 //! what it is, that more is needed, or why it can be nothing; each has a fuzz target.
 
+pub mod forwarded;
 pub mod proxy;
