@@ -28,6 +28,7 @@ pub mod link; // a socket as a byte stream: plain, or scripted for tests
 // floor 1: pure. No sockets, no clock, no threads.
 pub mod balance; // picking a backend
 pub mod guard; // limits and the permits they give
+pub mod route; // what a request asks for to the route that takes it
 pub mod stats; // counters, and their text
 pub mod wire; // codecs: bytes to values and back
 
