@@ -25,6 +25,8 @@ pub trait Stream {
     fn set_cut(&mut self);
     /// Send small writes at once from now on (`TCP_NODELAY`).
     fn set_nodelay(&mut self);
+    /// Its own address (getsockname(2)).
+    fn local_address(&self) -> Option<SocketAddr>;
     /// Why a connect failed (`SO_ERROR`); `None` when it did not.
     fn failure(&mut self) -> Option<io::Error>;
 }
@@ -322,6 +324,11 @@ impl<S: Stream> Link<S> {
     /// Sends the end after what was sent.
     pub fn shutdown(&mut self) {
         self.stream.shutdown();
+    }
+
+    /// Its own address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_address()
     }
 
     /// Bytes sent and not acknowledged.

@@ -162,6 +162,9 @@ mod tests {
         }
         fn set_cut(&mut self) {}
         fn set_nodelay(&mut self) {}
+        fn local_address(&self) -> Option<SocketAddr> {
+            None
+        }
         fn failure(&mut self) -> Option<io::Error> {
             None
         }
