@@ -9,8 +9,8 @@ use super::Bad;
 /// Field lines a head may have.
 pub const MAX_FIELDS: usize = 100;
 
-/// Options that a `Connection` field may have besides those we know; each is looked for among all fields.
-const MAX_NOMINATED: usize = 32;
+/// Elements that the `Connection` fields may have, empty ones too: all fields are compared with all of them.
+const MAX_OPTIONS: usize = 64;
 
 /// The fields that mean something to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,19 +260,18 @@ impl Options {
     /// Reads them (RFC 9110, section 7.6.1).
     pub(super) fn of(fields: &Fields<'_>) -> Result<Options, Bad> {
         let mut options = Options::default();
-        let mut named = 0;
-        for option in fields.of(Kind::Connection).flat_map(elements) {
+        for (count, option) in fields.of(Kind::Connection).flat_map(list).enumerate() {
             match option {
+                _ if count == MAX_OPTIONS => return Err(Bad::request("Connection has too many options")),
+                b"" => {}
                 _ if option.eq_ignore_ascii_case(b"keep-alive") => options.keep_alive = true,
                 _ if option.eq_ignore_ascii_case(b"close") => options.close = true,
                 _ if option.eq_ignore_ascii_case(b"upgrade") => options.upgrade = true,
                 _ if option.eq_ignore_ascii_case(b"te") => {}
                 _ if !is_token(option) => return Err(Bad::request("Connection is not a list of tokens")),
-                _ if named == MAX_NOMINATED => return Err(Bad::request("Connection has too many options")),
-                _ => named += 1,
+                _ => options.nominates = true,
             }
         }
-        options.nominates = named > 0;
         Ok(options)
     }
 }
