@@ -12,6 +12,8 @@ mod support;
 mod backpressure;
 mod ends;
 mod exits;
+mod http_flow;
+mod http_refusals;
 mod life;
 mod limits;
 mod names;

@@ -57,9 +57,11 @@ pub(super) struct Failed {
 pub(super) enum Step {
     Wait(Tick),
     Again(Tick),
-    /// The response is whole and written. `keep`: the client may send another request.
+    /// The response is whole and written. `keep`: the client may send another request; `sends`: it has not sent all
+    /// of the one that was answered.
     Done {
         keep: bool,
+        sends: bool,
     },
     /// Nothing was sent to the client: it gets this.
     Fail(Failed),
@@ -227,6 +229,8 @@ impl Exchange {
                             cx.count.failed.add(1);
                             return Step::Break;
                         }
+                        // An answer of our own behind a part of the backend's would be taken for content.
+                        Err(Stop::Refuse(_)) if self.download.has_begun() => return Step::Break,
                         Err(Stop::Refuse(failed)) => return Step::Fail(failed),
                         Err(Stop::Switch) => {
                             self.way = Way::None;
@@ -407,7 +411,7 @@ impl Exchange {
             && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
         if reusable && pool.keepalive && pool.send_proxy.is_some() {
             private.put(lease.backend().slot, link, cx.links);
-            return Step::Done { keep: self.download.client_stays() };
+            return Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() };
         }
         let place = self.idle_cap.as_ref().filter(|_| reusable).and_then(Cap::take);
         match place {
@@ -416,7 +420,7 @@ impl Exchange {
             }
             None => drop(cx.links.remove(link)),
         }
-        Step::Done { keep: self.download.client_stays() }
+        Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() }
     }
 
     /// The nearest of all deadlines.

@@ -125,12 +125,12 @@ impl Http {
                             self.state = State::Busy(exchange);
                             Go::Again(due)
                         }
-                        Step::Done { keep } => {
+                        Step::Done { keep, sends } => {
                             exchange.finish(cx);
                             self.served = true;
                             self.since = cx.now;
                             if !keep {
-                                self.leave(who, cx, false);
+                                self.leave(who, cx, sends);
                             }
                             Go::On
                         }

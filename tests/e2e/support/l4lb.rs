@@ -26,6 +26,7 @@ pub fn binary() -> PathBuf {
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub global: String,
+    pub protocol: &'static str,
     pub bind: String,
     pub listener: String,
     pub pool: String,
@@ -39,6 +40,7 @@ impl Setup {
     pub fn new() -> Self {
         Setup {
             global: "workers = 2\nshutdown_timeout = \"5s\"\n".into(),
+            protocol: "tcp",
             bind: "\"127.0.0.1:0\"".into(),
             listener: String::new(),
             pool: String::new(),
@@ -50,6 +52,11 @@ impl Setup {
     /// The usual: everything goes to `address`.
     pub fn to(address: impl Display) -> Self {
         Setup::new().backend(address)
+    }
+
+    /// The same for HTTP.
+    pub fn http(address: impl Display) -> Self {
+        Setup { protocol: "http", ..Setup::to(address) }
     }
 
     /// Replaces what `[global]` says, wholly.
@@ -88,9 +95,9 @@ impl Setup {
     }
 
     pub fn toml(&self) -> String {
-        let Setup { global, bind, listener, pool, backends, .. } = self;
+        let Setup { global, protocol, bind, listener, pool, backends, .. } = self;
         format!(
-            "[global]\n{global}\n[[listener]]\nname = \"in\"\nprotocol = \"tcp\"\nbind = {bind}\npool = \"out\"\n{listener}\n\
+            "[global]\n{global}\n[[listener]]\nname = \"in\"\nprotocol = \"{protocol}\"\nbind = {bind}\npool = \"out\"\n{listener}\n\
              [[pool]]\nname = \"out\"\nhealth_check = {{ kind = \"none\" }}\n{pool}\n{backends}"
         )
     }

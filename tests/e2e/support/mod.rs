@@ -5,6 +5,7 @@
 //! nothing behind, also when a test fails.
 
 pub mod client;
+pub mod http;
 pub mod l4lb;
 pub mod pattern;
 pub mod ports;
