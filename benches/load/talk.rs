@@ -46,6 +46,7 @@ impl Hearing {
     /// For the next answer.
     pub(crate) fn again(&mut self) {
         self.came = 0;
+        self.first.clear(); // of an answer that broke
     }
 }
 
