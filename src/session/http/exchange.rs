@@ -24,6 +24,7 @@ const KEEP: usize = 256;
 
 /// Exchanges nobody uses just now.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "what is kept is the box: a request takes one and moves it about by its pointer")]
 pub struct Spare(Vec<Box<Exchange>>);
 
 impl Spare {

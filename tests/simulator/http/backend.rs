@@ -178,7 +178,10 @@ impl Conn {
                 Part::Data(data) => {
                     let known = is_known(body, serving.body_got + data.len() as u64 - 1);
                     if known && !said(serving.id).holds(serving.body_got, &data) {
-                        return Err(format!("byte {} and on of request {}'s content are wrong", serving.body_got, serving.id));
+                        return Err(format!(
+                            "byte {} and on of request {}'s content are wrong",
+                            serving.body_got, serving.id
+                        ));
                     }
                     serving.body_got += data.len() as u64;
                 }

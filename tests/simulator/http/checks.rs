@@ -100,7 +100,8 @@ pub(crate) fn at_the_end(world: &World, mut summary: Summary) -> Result<Summary,
         }
         summary.tunnels += u64::from(caller.tunnelled().is_some());
         if is_quiet && let Err(why) = served(world, caller) {
-            unexplained.push(format!("client's socket {}: {why}; it saw {:?}, {:?}", caller.socket, caller.seen, caller.saw));
+            unexplained
+                .push(format!("client's socket {}: {why}; it saw {:?}, {:?}", caller.socket, caller.seen, caller.saw));
         }
     }
     // Whoever met a panic is owed nothing, but that is one session each.
@@ -137,8 +138,9 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
     let all_answers = || world.ledger.requests.iter().flat_map(|request| &request.ask.answers);
     // A connection that was broken under another request says something about this one, too.
     let conns_end = all_answers().any(|answer| !matches!(answer.then, Then::Keep) || answer.cut.is_some());
-    let goes_silent =
-        all_answers().any(|answer| matches!(answer.then, Then::End(_, Ending::Silence)) || matches!(answer.cut, Some((_, Ending::Silence))));
+    let goes_silent = all_answers().any(|answer| {
+        matches!(answer.then, Then::End(_, Ending::Silence)) || matches!(answer.cut, Some((_, Ending::Silence)))
+    });
     let meets: Vec<&Meets> = pool.backends.iter().flat_map(|backend| &backend.meets).collect();
     let meets_badly = meets.iter().any(|meets| !matches!(meets, Meets::Serves(_)));
     let meets_late = meets.iter().any(|meets| match meets {
@@ -163,7 +165,9 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
         let is_torn = !request.is_sent();
         let seen = caller.seen.get(place);
         let is_right = match seen {
-            Some(Seen::Whole(attempt)) => !ask.is_bad() || is_bad_body && ask.answer(*attempt).when != super::plan::When::Whole,
+            Some(Seen::Whole(attempt)) => {
+                !ask.is_bad() || is_bad_body && ask.answer(*attempt).when != super::plan::When::Whole
+            }
             Some(Seen::Part(_) | Seen::Torn) => {
                 is_over || is_wrong || conns_end || is_bad_body || backend_waits || is_torn || waits(listener.request)
             }
@@ -187,7 +191,12 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
             }
         };
         if !is_right {
-            return Err(format!("request {id} ({} {:?}) of {} tries saw {seen:?}", ask.method, ask.body, request.attempts.len()));
+            return Err(format!(
+                "request {id} ({} {:?}) of {} tries saw {seen:?}",
+                ask.method,
+                ask.body,
+                request.attempts.len()
+            ));
         }
         if !matches!(seen, Some(Seen::Whole(_))) {
             break;
@@ -212,7 +221,10 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
         let length = request.ask.answer(request.attempts.len() - 1).length;
         let _ = in_tunnel;
         if request.ask.answer(request.attempts.len() - 1).is_kind() && (heard != length || request.tunnelled != said) {
-            return Err(format!("{heard} of {length} bytes heard, {} of {said} said, in another protocol", request.tunnelled));
+            return Err(format!(
+                "{heard} of {length} bytes heard, {} of {said} said, in another protocol",
+                request.tunnelled
+            ));
         }
     }
     Ok(())

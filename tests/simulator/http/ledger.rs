@@ -50,7 +50,15 @@ impl Ledger {
             first.push(requests.len());
             for ask in &spec.asks {
                 let (bytes, head) = render::request(ask, requests.len());
-                requests.push(Request { client, ask: ask.clone(), bytes, head, sent: 0, attempts: Vec::new(), tunnelled: 0 });
+                requests.push(Request {
+                    client,
+                    ask: ask.clone(),
+                    bytes,
+                    head,
+                    sent: 0,
+                    attempts: Vec::new(),
+                    tunnelled: 0,
+                });
             }
         }
         Ledger { requests, first, reused: 0, repeated: 0, lost: 0 }

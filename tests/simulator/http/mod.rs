@@ -39,7 +39,9 @@ fn run(scenario: Scenario) -> Result<Summary, String> {
 
 fn run_seed(seed: u64) -> Result<Summary, String> {
     run(Scenario::random(seed)).map_err(|why| {
-        format!("seed {seed}: {why}\n  again: L4LB_SEED={seed} cargo test --test simulator one_http_seed -- --nocapture")
+        format!(
+            "seed {seed}: {why}\n  again: L4LB_SEED={seed} cargo test --test simulator one_http_seed -- --nocapture"
+        )
     })
 }
 

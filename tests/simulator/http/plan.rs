@@ -132,9 +132,16 @@ pub(crate) enum Body {
     None,
     Length(u64),
     /// In chunks of at most `grain` bytes.
-    Chunked { length: u64, grain: u64, trailers: bool },
+    Chunked {
+        length: u64,
+        grain: u64,
+        trailers: bool,
+    },
     /// The place in `render::BAD_CHUNKS` of what stands in it after so many bytes.
-    Bad { length: u64, bad: usize },
+    Bad {
+        length: u64,
+        bad: usize,
+    },
 }
 
 impl Body {

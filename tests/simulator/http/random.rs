@@ -124,7 +124,8 @@ fn length(dice: &mut Dice) -> u64 {
 }
 
 fn ask(kind: Kind, dice: &mut Dice) -> Ask {
-    let method = dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "POST", "PUT", "PUT", "DELETE", "OPTIONS", "PATCH"]);
+    let method =
+        dice.pick(&["GET", "GET", "GET", "HEAD", "POST", "POST", "POST", "PUT", "PUT", "DELETE", "OPTIONS", "PATCH"]);
     let http10 = dice.percent(8);
     let may_chunk = !http10;
     let no_body = http10 && matches!(method, "GET" | "HEAD" | "DELETE");

@@ -36,7 +36,11 @@ pub(crate) const BAD_HEADS: [(&str, &str, u16); 26] = [
     ("a NUL", "GET /r/ID HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 400),
     ("above the root", "GET /../r/ID HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("https", "GET https://a/r/ID HTTP/1.1\r\nHost: a\r\n\r\n", 421),
-    ("a loop", "GET /r/ID HTTP/1.1\r\nHost: a\r\nVia: 1.1 l4lb, 1.1 l4lb, 1.1 l4lb, 1.1 l4lb, 1.1 l4lb, 1.1 l4lb\r\n\r\n", 502),
+    (
+        "a loop",
+        "GET /r/ID HTTP/1.1\r\nHost: a\r\nVia: 1.1 l4lb, 1.1 l4lb, 1.1 l4lb, 1.1 l4lb, 1.1 l4lb, 1.1 l4lb\r\n\r\n",
+        502,
+    ),
     ("no HTTP", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0", 400),
 ];
 
@@ -98,7 +102,8 @@ pub(crate) fn request(ask: &Ask, id: usize) -> (Vec<u8>, usize) {
         return (text.into_bytes(), length);
     }
     let version = if ask.http10 { "1.0" } else { "1.1" };
-    let mut text = format!("{} /r/{id}?q=1 HTTP/{version}\r\nHost: www.test\r\nX-Forwarded-For: 6.6.6.6\r\n", ask.method);
+    let mut text =
+        format!("{} /r/{id}?q=1 HTTP/{version}\r\nHost: www.test\r\nX-Forwarded-For: 6.6.6.6\r\n", ask.method);
     if ask.padding > 0 {
         text += &format!("X-Padding: {}\r\n", "p".repeat(ask.padding));
     }
