@@ -47,5 +47,5 @@ if ((${#backends[@]} == 0)); then
 fi
 
 l4lb=$(l4lb_binary)
-# Replaces the shell, so that signals reach l4lb itself. The protocol goes when http, the default, is supported.
-exec "$l4lb" --protocol tcp --host "$host" --port "$port" --algorithm "$algorithm" "${backends[@]/#/--backend=}"
+# Replaces the shell, so that signals reach l4lb itself.
+exec "$l4lb" --host "$host" --port "$port" --algorithm "$algorithm" "${backends[@]/#/--backend=}"

@@ -13,7 +13,6 @@ fn the_end_of_the_program_is_told_by_its_code() {
     let cases: &[(&str, &[&str], i32, &str)] = &[
         ("nothing to do", &[], 2, "l4lb -c config/lb.toml"),
         ("only a level", &["--debug"], 2, "nothing to run"),
-        ("http by default", &["--port", "0", "--backend", "127.0.0.1:1"], 2, "add `--protocol tcp`"),
         ("udp", &["--port", "0", "--backend", "127.0.0.1:1", "--protocol", "udp"], 2, "udp is not supported yet"),
         ("no backend", &["--port", "0", "--protocol", "tcp"], 2, "--backend HOST:PORT"),
         ("a word for a port", &["--port", "http"], 2, "'http'"),
@@ -378,7 +377,7 @@ fn debug_is_heeded_with_and_without_a_file() {
 
 #[test]
 fn the_scripts_start_backends_and_a_balancer() {
-    let mut backends = Running::script("start_backends.sh", &["--ports", "0 0 0", "--protocol", "tcp"]);
+    let mut backends = Running::script("start_backends.sh", &["--ports", "0 0 0"]);
     let mut lines: Vec<String> = (0..3).map(|_| backends.line()).collect();
     lines.sort_unstable();
     let addresses: Vec<SocketAddr> = lines.iter().map(|line| program::address(line)).collect();
@@ -389,9 +388,12 @@ fn the_scripts_start_backends_and_a_balancer() {
     let mut balancer = Running::script("start_loadbalancer.sh", &args);
     let address = program::address(&balancer.line());
     assert!(address.ip().is_loopback(), "{address}: not where --host says");
-    let mut answers: Vec<String> = (0..3).map(|_| exchange(address, b"hello\n")).collect();
-    answers.sort_unstable();
-    assert_eq!(answers, ["backend1: hello\n", "backend2: hello\n", "backend3: hello\n"]);
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut answers: Vec<String> = (0..3).map(|_| exchange(address, request)).collect();
+    answers.sort_by_key(|answer| answer.find("\"id\"").map(|at| answer[at..].to_owned()));
+    for (answer, name) in answers.iter().zip(["backend1", "backend2", "backend3"]) {
+        assert!(answer.contains(&format!("\"id\":\"{name}\"")), "{name} did not answer: {answers:?}");
+    }
     assert_eq!(balancer.end("TERM"), 0);
     assert_eq!(backends.end("TERM"), 0);
     backends.rest(); // every backend has ended, since nobody has its output any more

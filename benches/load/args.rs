@@ -21,7 +21,12 @@ pub(crate) struct Args {
     bench: bool,
 
     /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "tcp-rr,tcp-connect,tcp-idle")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "tcp-rr,tcp-connect,tcp-idle,http-keepalive,http-connect,http-1mb,http-idle"
+    )]
     pub(crate) scenario: Vec<Scenario>,
 
     /// Whom to measure; those not installed are left out and named.
@@ -72,7 +77,6 @@ pub(crate) struct Args {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(clippy::enum_variant_names)] // udp- and http- ones will stand beside them
 pub(crate) enum Scenario {
     /// 64 bytes there and back, over and over, on 64 connections.
     TcpRr,
@@ -80,6 +84,23 @@ pub(crate) enum Scenario {
     TcpConnect,
     /// What a connection costs in memory that has said something once and is silent since.
     TcpIdle,
+    /// A GET answered with 1 KiB, over and over, on 64 connections.
+    HttpKeepalive,
+    /// Connect, a GET with "Connection: close" answered with 1 KiB, the proxy closes; 64 at once.
+    HttpConnect,
+    /// A GET answered with 1 MiB, over and over, on 16 connections.
+    #[value(name = "http-1mb")]
+    #[serde(rename = "http-1mb")]
+    Http1mb,
+    /// What a client connection costs in memory that had a GET answered with 1 KiB and is silent since.
+    HttpIdle,
+}
+
+/// What a scenario's connections speak; it decides how the parties are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Http,
 }
 
 impl Scenario {
@@ -88,7 +109,41 @@ impl Scenario {
             Self::TcpRr => "tcp-rr",
             Self::TcpConnect => "tcp-connect",
             Self::TcpIdle => "tcp-idle",
+            Self::HttpKeepalive => "http-keepalive",
+            Self::HttpConnect => "http-connect",
+            Self::Http1mb => "http-1mb",
+            Self::HttpIdle => "http-idle",
         }
+    }
+
+    pub(crate) fn protocol(self) -> Protocol {
+        match self {
+            Self::TcpRr | Self::TcpConnect | Self::TcpIdle => Protocol::Tcp,
+            Self::HttpKeepalive | Self::HttpConnect | Self::Http1mb | Self::HttpIdle => Protocol::Http,
+        }
+    }
+
+    /// It moves nothing, and memory is what it measures.
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self, Self::TcpIdle | Self::HttpIdle)
+    }
+
+    /// The order to the load, and what is said.
+    pub(crate) fn order(self) -> &'static str {
+        match self {
+            Self::TcpRr => "rr echo",
+            Self::TcpConnect => "connect echo",
+            Self::TcpIdle => "hold echo",
+            Self::HttpKeepalive => "rr /1k",
+            Self::HttpConnect => "connect /1k",
+            Self::Http1mb => "rr /1m",
+            Self::HttpIdle => "hold /1k",
+        }
+    }
+
+    /// Connections, where bytes move.
+    pub(crate) fn connections(self) -> usize {
+        if self == Self::Http1mb { 16 } else { 64 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The backend: whatever comes goes back. One listening port a party, so that what an earlier party left behind in
+//! The backend: over TCP whatever comes goes back, over HTTP `site.rs` answers. One listening port of each a party, so that what an earlier party left behind in
 //! the kernel (sockets in TIME_WAIT) does not stand in the way of the next.
 
 use std::io::{ErrorKind, Read, Write};
@@ -8,33 +8,57 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Socket, Type};
 
+use crate::site::{Served, Serving, Site};
+
+/// Before the port of a listener that speaks HTTP.
+pub(crate) const HTTP: &str = "http:";
+
+struct Listener {
+    socket: TcpListener,
+    http: bool,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// None: it echoes.
+    serving: Option<Serving>,
+}
+
 /// Listeners and connections. Their tokens start at `first`: listeners, then connections.
 pub(crate) struct Backend {
     registry: Registry,
     first: usize,
-    listeners: Vec<TcpListener>,
-    streams: Vec<Option<TcpStream>>,
+    listeners: Vec<Listener>,
+    connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Answers that could not be sent.
+    site: Site,
+    /// Echoes that could not be sent, and questions that were wrong.
     pub(crate) errors: u64,
     scratch: Vec<u8>,
 }
 
 impl Backend {
-    /// `congestion`: "-" leaves the system's.
+    /// `congestion`: "-" leaves the system's. `ports`: a number each, behind [`HTTP`] where HTTP is spoken.
     pub(crate) fn new(registry: Registry, first: usize, congestion: &str, ports: &[String]) -> Result<Self, String> {
         let mut listeners = Vec::new();
         for (index, port) in ports.iter().enumerate() {
+            let (http, port) = port.strip_prefix(HTTP).map_or((false, port.as_str()), |port| (true, port));
             let port: u16 = port.parse().map_err(|_| format!("no port: {port}"))?;
-            let mut listener =
+            let mut socket =
                 listen(port, congestion).map_err(|err| format!("the backend cannot listen on port {port}: {err}"))?;
             registry
-                .register(&mut listener, Token(first + index), Interest::READABLE)
+                .register(&mut socket, Token(first + index), Interest::READABLE)
                 .map_err(|err| format!("poll: {err}"))?;
-            listeners.push(listener);
+            listeners.push(Listener { socket, http });
         }
         let scratch = vec![0; 64 * 1024];
-        Ok(Self { registry, first, listeners, streams: Vec::new(), free: Vec::new(), errors: 0, scratch })
+        let site = Site::new();
+        Ok(Self { registry, first, listeners, connections: Vec::new(), free: Vec::new(), site, errors: 0, scratch })
+    }
+
+    /// How many connections there are.
+    pub(crate) fn open(&self) -> usize {
+        self.connections.len() - self.free.len()
     }
 
     /// Something happened to the listener or connection of this token. `ending`: no more will come from it.
@@ -43,7 +67,7 @@ impl Backend {
         match index.checked_sub(self.listeners.len()) {
             None => self.accept(index),
             Some(slot) => {
-                self.echo(slot, ending);
+                self.serve(slot, ending);
                 Ok(())
             }
         }
@@ -51,7 +75,7 @@ impl Backend {
 
     fn accept(&mut self, listener: usize) -> Result<(), String> {
         loop {
-            let mut stream = match self.listeners[listener].accept() {
+            let mut stream = match self.listeners[listener].socket.accept() {
                 Ok((stream, _)) => stream,
                 Err(err) if err.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(err) if err.kind() == ErrorKind::ConnectionAborted => continue,
@@ -59,41 +83,57 @@ impl Backend {
                 Err(err) => return Err(format!("the backend cannot accept: {err}")),
             };
             let slot = self.free.pop().unwrap_or_else(|| {
-                self.streams.push(None);
-                self.streams.len() - 1
+                self.connections.push(None);
+                self.connections.len() - 1
             });
             let token = Token(self.first + self.listeners.len() + slot);
-            self.registry.register(&mut stream, token, Interest::READABLE).map_err(|err| format!("register: {err}"))?;
-            self.streams[slot] = Some(stream);
+            let http = self.listeners[listener].http;
+            // A long answer waits for room; an echo never does.
+            let interest = if http { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            self.registry.register(&mut stream, token, interest).map_err(|err| format!("register: {err}"))?;
+            self.connections[slot] = Some(Connection { stream, serving: http.then(Serving::default) });
         }
     }
 
-    /// A short read means that nothing is left, unless the connection is `ending`: then the end is still to be read.
-    fn echo(&mut self, slot: usize, ending: bool) {
-        let scratch = self.scratch.as_mut_slice();
-        let Some(Some(stream)) = self.streams.get_mut(slot) else {
+    fn serve(&mut self, slot: usize, ending: bool) {
+        let Some(Some(Connection { stream, serving })) = self.connections.get_mut(slot) else {
             return;
         };
-        let over = loop {
-            match stream.read(scratch) {
-                Ok(0) => break true,
-                Ok(count) => {
-                    // Nobody here sends more than fits into an empty send buffer before reading the answer.
-                    if !matches!(stream.write(&scratch[..count]), Ok(written) if written == count) {
-                        self.errors += 1;
-                        break true;
-                    }
-                    if count < scratch.len() && !ending {
-                        break false;
-                    }
-                }
-                Err(err) if err.kind() == ErrorKind::WouldBlock => break false,
-                Err(_) => break true,
-            }
+        let served = match serving {
+            Some(serving) => serving.turn(stream, &self.site, &mut self.scratch, ending),
+            None => echo(stream, &mut self.scratch, ending),
         };
-        if over {
-            self.streams[slot] = None;
-            self.free.push(slot);
+        match served {
+            Served::On => return,
+            Served::Over => {}
+            Served::Wrong(why) => {
+                if self.errors == 0 {
+                    eprintln!("\n{why}");
+                }
+                self.errors += 1;
+            }
+        }
+        self.connections[slot] = None;
+        self.free.push(slot);
+    }
+}
+
+/// A short read means that nothing is left, unless the connection is `ending`: then the end is still to be read.
+fn echo(stream: &mut TcpStream, scratch: &mut [u8], ending: bool) -> Served {
+    loop {
+        match stream.read(scratch) {
+            Ok(0) => return Served::Over,
+            Ok(count) => {
+                // Nobody here sends more than fits into an empty send buffer before reading the answer.
+                if !matches!(stream.write(&scratch[..count]), Ok(written) if written == count) {
+                    return Served::Wrong("the backend could not send".to_owned());
+                }
+                if count < scratch.len() && !ending {
+                    return Served::On;
+                }
+            }
+            Err(err) if err.kind() == ErrorKind::WouldBlock => return Served::On,
+            Err(_) => return Served::Over,
         }
     }
 }

@@ -1,22 +1,21 @@
-//! The clients: connections that send 64 bytes and wait for them to come back.
+//! The clients: connections that say something and wait for the answer (`talk.rs`), over and over or once.
 //!
 //! Lean on purpose, since they share a thread with the backend and must not be the limit: no clock per unit, no
 //! second read once the answer is whole, no waiting for writability where a new connection already takes the bytes.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::role::Reading;
+use crate::talk::{Heard, Hearing, Room, Talk};
 
-/// What goes there and back.
-const MESSAGE: [u8; 64] = *b"0123456789abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQR";
 /// Connections being opened at once in `Manner::Hold`.
 const OPENING: usize = 128;
 
-/// What a connection does once its bytes came back.
+/// What a connection does once its answer came.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
     RoundTrip,
@@ -28,7 +27,7 @@ enum Manner {
 struct Slot {
     stream: Option<TcpStream>,
     sent: bool,
-    came_back: usize,
+    hearing: Hearing,
     settled: bool,
 }
 
@@ -36,6 +35,8 @@ struct Slot {
 pub(crate) struct Client {
     registry: Registry,
     manner: Manner,
+    talk: Talk,
+    room: Room,
     target: SocketAddr,
     /// Asked for on the client's own sockets; elsewhere the system's is in force.
     congestion: Option<String>,
@@ -55,6 +56,8 @@ impl Client {
         Self {
             registry,
             manner: Manner::RoundTrip,
+            talk: Talk::Echo,
+            room: Room::new(),
             target: SocketAddr::from(([127, 0, 0, 1], 0)),
             congestion: None,
             slots: Vec::new(),
@@ -67,9 +70,9 @@ impl Client {
         }
     }
 
-    /// Where it stands; the time is left to fill in.
+    /// Where it stands; what it does not know is left to fill in.
     pub(crate) fn reading(&self) -> Reading {
-        Reading { units: self.units, errors: self.errors, settled: self.settled, at_ns: 0 }
+        Reading { units: self.units, errors: self.errors, settled: self.settled, ..Reading::default() }
     }
 
     /// Some connections failed and are to be opened again, after a pause.
@@ -84,7 +87,7 @@ impl Client {
         }
     }
 
-    /// Orders: `rr|connect|hold ADDRESS COUNT [CONGESTION]`, `read`, `stop`.
+    /// Orders: `rr|connect|hold TALK ADDRESS COUNT [CONGESTION]`, `read`, `stop`. TALK: see [`Talk::of`].
     pub(crate) fn obey(&mut self, line: &str) -> Result<(), String> {
         let words: Vec<&str> = line.split(' ').collect();
         let (manner, rest) = match words[..] {
@@ -104,10 +107,11 @@ impl Client {
             ["hold", ref rest @ ..] => (Manner::Hold, rest),
             _ => return Err(format!("no such order: {line}")),
         };
-        let [target, count, congestion @ ..] = rest else {
+        let [talk, target, count, congestion @ ..] = rest else {
             return Err(format!("order too short: {line}"));
         };
         self.manner = manner;
+        self.talk = Talk::of(talk, manner == Manner::Connect)?;
         self.target = target.parse().map_err(|_| format!("no address: {target}"))?;
         self.congestion = congestion.first().map(|name| (*name).to_owned());
         let count: usize = count.parse().map_err(|_| format!("no count: {count}"))?;
@@ -123,7 +127,9 @@ impl Client {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
-        *slot = Slot { settled: slot.settled, ..Slot::default() };
+        slot.stream = None;
+        slot.sent = false;
+        slot.hearing.again();
         match TcpStream::connect(self.target) {
             Ok(mut stream) => {
                 let interest = Interest::READABLE | Interest::WRITABLE;
@@ -147,17 +153,18 @@ impl Client {
         let Some(stream) = &mut slot.stream else {
             return;
         };
-        match stream.write(&MESSAGE) {
-            Ok(count) if count == MESSAGE.len() => slot.sent = true,
-            // 64 bytes fit into an empty send buffer, always.
+        let request = self.talk.request();
+        match stream.write(request) {
+            Ok(count) if count == request.len() => slot.sent = true,
+            // So little fits into an empty send buffer, always.
             Ok(count) => self.fail(index, &format!("send: only {count} bytes taken")),
             Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {}
             Err(err) => self.fail(index, &format!("send: {err}")),
         }
     }
 
-    /// Something happened to a connection.
-    pub(crate) fn turn(&mut self, index: usize, readable: bool) {
+    /// Something happened to a connection. `ending`: no more will come from it.
+    pub(crate) fn turn(&mut self, index: usize, readable: bool, ending: bool) {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
@@ -171,21 +178,10 @@ impl Client {
         if !readable {
             return;
         }
-        let mut buffer = [0; 4096];
-        match stream.read(&mut buffer) {
-            Ok(0) => self.fail(index, "closed before the answer was whole"),
-            Ok(count) => {
-                let whole = slot.came_back + count;
-                if MESSAGE.get(slot.came_back..whole) != Some(&buffer[..count]) {
-                    return self.fail(index, "what came back is not what was sent");
-                }
-                slot.came_back = whole;
-                if whole == MESSAGE.len() {
-                    self.unit_done(index);
-                }
-            }
-            Err(err) if err.kind() == ErrorKind::WouldBlock => {}
-            Err(err) => self.fail(index, &format!("receive: {err}")),
+        match self.talk.hear(stream, &mut slot.hearing, &mut self.room, ending) {
+            Ok(Heard::Whole) => self.unit_done(index),
+            Ok(Heard::Part) => {}
+            Err(why) => self.fail(index, &why),
         }
     }
 
@@ -198,7 +194,7 @@ impl Client {
         }
         match self.manner {
             Manner::RoundTrip => {
-                slot.came_back = 0;
+                slot.hearing.again();
                 slot.sent = false;
                 self.send(index);
             }

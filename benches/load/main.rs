@@ -16,7 +16,9 @@ mod report;
 mod role;
 mod rows;
 mod run;
+mod site;
 mod syscalls;
+mod talk;
 mod url;
 mod window;
 

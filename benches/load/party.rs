@@ -9,13 +9,22 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::args::Kind;
+use crate::args::{Kind, Protocol};
 use crate::measure::{Layout, family};
 use crate::netns::Interrupt;
 
-const HAPROXY: &str = include_str!("../peers/haproxy.cfg");
-const NGINX: &str = include_str!("../peers/nginx.conf");
-const L4LB: &str = include_str!("../peers/l4lb.toml");
+/// The file of a party, for a protocol.
+fn template(kind: Kind, protocol: Protocol) -> Option<&'static str> {
+    Some(match (kind, protocol) {
+        (Kind::Direct, _) => return None,
+        (Kind::Haproxy, Protocol::Tcp) => include_str!("../peers/haproxy.cfg"),
+        (Kind::Haproxy, Protocol::Http) => include_str!("../peers/haproxy-http.cfg"),
+        (Kind::Nginx, Protocol::Tcp) => include_str!("../peers/nginx.conf"),
+        (Kind::Nginx, Protocol::Http) => include_str!("../peers/nginx-http.conf"),
+        (Kind::L4lb, Protocol::Tcp) => include_str!("../peers/l4lb.toml"),
+        (Kind::L4lb, Protocol::Http) => include_str!("../peers/l4lb-http.toml"),
+    })
+}
 
 /// A party that can be started on this machine.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -59,6 +68,7 @@ impl Entrant {
 
 /// What a started party is told about its place.
 pub(crate) struct Terms<'a> {
+    pub(crate) protocol: Protocol,
     pub(crate) workers: u16,
     pub(crate) port: u16,
     pub(crate) backend_port: u16,
@@ -82,16 +92,11 @@ impl Party {
     /// Starts it, and waits until it accepts.
     pub(crate) fn start(entrant: &Entrant, terms: &Terms<'_>, interrupt: &Interrupt) -> Result<Self, String> {
         let name = entrant.kind.name();
-        let (template, file) = match entrant.kind {
-            Kind::Direct => {
-                let address = SocketAddr::from(([127, 0, 0, 1], terms.backend_port));
-                return Ok(Self { kind: entrant.kind, address, child: None, log: PathBuf::new() });
-            }
-            Kind::Haproxy => (HAPROXY, "haproxy.cfg"),
-            Kind::Nginx => (NGINX, "nginx.conf"),
-            Kind::L4lb => (L4LB, "l4lb.toml"),
+        let Some(template) = template(entrant.kind, terms.protocol) else {
+            let address = SocketAddr::from(([127, 0, 0, 1], terms.backend_port));
+            return Ok(Self { kind: entrant.kind, address, child: None, log: PathBuf::new() });
         };
-        let config = terms.directory.join(file);
+        let config = terms.directory.join(format!("{name}.conf"));
         let log = terms.directory.join(format!("{name}.log"));
         let told = template
             .replace("@PORT@", &terms.port.to_string())

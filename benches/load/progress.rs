@@ -16,9 +16,9 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(args: &Args, entrants: &[Entrant]) -> Self {
         let proxies = entrants.iter().filter(|entrant| entrant.kind != Kind::Direct).count() as u32;
-        let windows = |scenario| match scenario {
-            Scenario::TcpIdle => args.rounds * proxies,
-            _ => args.rounds * entrants.len() as u32 + u32::from(args.syscalls) * proxies,
+        let windows = |scenario: Scenario| match scenario.is_idle() {
+            true => args.rounds * proxies,
+            false => args.rounds * entrants.len() as u32 + u32::from(args.syscalls) * proxies,
         };
         let all = args.scenario.iter().copied().map(windows).sum::<u32>() * args.workers.len() as u32;
         Self { terminal: std::io::stderr().is_terminal(), done: 0, all, line: String::new() }

@@ -29,6 +29,7 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
             "ratio",
             "units/s",
             "bytes/idle conn",
+            "to backend",
             "memory MiB",
             "proxy busy",
             "its CPUs",
@@ -171,6 +172,7 @@ fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<Str
         ratio,
         figure(rate),
         idle.map_or(String::new(), |idle| format!("{:.0} ({:.0}..{:.0})", idle.median, idle.min, idle.max)),
+        figure(row.backend_connections()),
         figure(held),
         row.spread(|sample| proxy.then_some(sample.window.proxy_cpu_seconds / sample.window.seconds))
             .map_or(String::new(), |busy| percent(busy.median)),
@@ -195,6 +197,7 @@ pub(crate) fn write_json(path: &Path, args: &Args, place: &Place, findings: &Fin
                 "cpu_us_per_unit": row.spread(|sample| sample.cpu_us_per_unit),
                 "units_per_second": row.spread(|sample| Some(sample.units_per_second)),
                 "idle_bytes_per_connection": row.idle_bytes(),
+                "idle_backend_connections": row.backend_connections(),
                 "idle_private_bytes_per_connection":
                     Spread::of(row.growth.iter().map(|growth| growth.bytes(|memory| memory.private))),
                 "idle_rss_bytes_per_connection":

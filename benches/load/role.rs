@@ -1,4 +1,4 @@
-//! The harness's own child process, which makes the load and echoes it: this same binary, started with a hidden first
+//! The harness's own child process, which makes the load and answers it: this same binary, started with a hidden first
 //! argument. Orders come line by line on standard input, and each is answered by one line of JSON. When the input ends
 //! (the parent is gone, however it went) the child ends too.
 //!
@@ -35,6 +35,8 @@ pub(crate) struct Reading {
     pub(crate) errors: u64,
     /// Connections that have done at least one unit of the present order.
     pub(crate) settled: usize,
+    /// Connections that the backend has.
+    pub(crate) backend_open: usize,
     /// When this was read, in ns since the child started.
     pub(crate) at_ns: u64,
 }
@@ -94,7 +96,7 @@ impl Drop for Role {
     }
 }
 
-/// The child process. Words: `CONGESTION|- BACKEND_PORT...`; orders as in [`Client::obey`].
+/// The child process. Words: `CONGESTION|- BACKEND...` as in [`Backend::new`]; orders as in [`Client::obey`].
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let started = Instant::now();
     let failed = |err: std::io::Error| format!("poll: {err}");
@@ -108,6 +110,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let answer = |client: &Client, backend: &Backend| {
         let mut reading = client.reading();
         reading.errors += backend.errors;
+        reading.backend_open = backend.open();
         reading.at_ns = started.elapsed().as_nanos() as u64;
         Orders::answer(&reading)
     };
@@ -134,7 +137,10 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
                 Token(token) if token >= BACKEND => {
                     backend.turn(token, event.is_read_closed() || event.is_error())?;
                 }
-                Token(slot) => client.turn(slot, event.is_readable() || event.is_error()),
+                Token(slot) => {
+                    let ending = event.is_read_closed() || event.is_error();
+                    client.turn(slot, event.is_readable() || ending, ending);
+                }
             }
         }
     }

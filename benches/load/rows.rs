@@ -48,6 +48,8 @@ impl Display for Sample {
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub(crate) struct Growth {
     pub(crate) connections: u64,
+    /// To the backend, once everything stood still.
+    pub(crate) backend_connections: usize,
     pub(crate) errors: u64,
     pub(crate) before: Memory,
     pub(crate) after: Memory,
@@ -61,7 +63,8 @@ impl Growth {
 
 impl Display for Growth {
     fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(to, "{:.0} bytes each of {}", self.bytes(|memory| memory.pss), self.connections)
+        let bytes = self.bytes(|memory| memory.pss);
+        write!(to, "{bytes:.0} bytes each of {}; {} to the backend", self.connections, self.backend_connections)
     }
 }
 
@@ -107,6 +110,11 @@ impl Row {
 
     pub(crate) fn idle_bytes(&self) -> Option<Spread> {
         Spread::of(self.growth.iter().map(|growth| growth.bytes(|memory| memory.pss)))
+    }
+
+    /// Connections to the backend beside the idle ones of clients.
+    pub(crate) fn backend_connections(&self) -> Option<Spread> {
+        Spread::of(self.growth.iter().map(|growth| growth.backend_connections as f64))
     }
 
     /// What parties are compared by: CPU per unit, or bytes per idle connection.

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::args::{Args, Kind, Scenario};
+use crate::args::{Args, Kind, Protocol, Scenario};
+use crate::backend::HTTP;
 use crate::measure::{Layout, Watch, raise_descriptor_limit, softirq_threads};
 use crate::netns::{Interrupt, Place};
 use crate::party::{Entrant, Party, Terms, on_path};
@@ -88,38 +89,59 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn with_workers(&mut self, workers: u16, layout: &Layout, entrants: &[Entrant]) -> Result<(), String> {
-        // A port a party, used again when idle memory wants a fresh process: that comes after, not beside it.
-        let ports = self.place.free_ports(2 * entrants.len(), 2000)?;
+        // Ports of each party's own, used again when idle memory wants a fresh process: that comes after, not beside it.
+        let ports = self.place.free_ports(3 * entrants.len(), 2000)?;
         let (front, behind) = ports.split_at(entrants.len());
+        let (echo, http) = behind.split_at(entrants.len());
         let congestion = self.place.congestion_of_load().unwrap_or("-").to_owned();
-        let words: Vec<String> = std::iter::once(congestion).chain(behind.iter().map(u16::to_string)).collect();
+        let words: Vec<String> = std::iter::once(congestion)
+            .chain(echo.iter().map(u16::to_string))
+            .chain(http.iter().map(|port| format!("{HTTP}{port}")))
+            .collect();
         let mut load = Layout::on(&layout.load, || Role::start(&words))?;
-        let terms = |index: usize, directory| Terms {
-            workers,
-            port: front[index],
-            backend_port: behind[index],
-            connections: self.idle + 16,
-            layout,
-            directory,
-        };
         let directory = self.scratch.0.clone();
-        let terms: Vec<Terms<'_>> = (0..entrants.len()).map(|index| terms(index, directory.as_path())).collect();
-        let (moving, idle): (Vec<Scenario>, Vec<Scenario>) =
-            self.args.scenario.iter().partition(|&&scenario| scenario != Scenario::TcpIdle);
+        for (protocol, behind) in [(Protocol::Tcp, echo), (Protocol::Http, http)] {
+            let terms = |index: usize| Terms {
+                protocol,
+                workers,
+                port: front[index],
+                backend_port: behind[index],
+                connections: self.idle + 16,
+                layout,
+                directory: &directory,
+            };
+            let terms: Vec<Terms<'_>> = (0..entrants.len()).map(terms).collect();
+            self.with_protocol(protocol, entrants, &terms, &mut load)?;
+        }
+        Ok(())
+    }
+
+    fn with_protocol(
+        &mut self,
+        protocol: Protocol,
+        entrants: &[Entrant],
+        terms: &[Terms<'_>],
+        load: &mut Role,
+    ) -> Result<(), String> {
+        let Some(&Terms { workers, layout, .. }) = terms.first() else {
+            return Ok(());
+        };
+        let ours = self.args.scenario.iter().filter(|scenario| scenario.protocol() == protocol);
+        let (idle, moving): (Vec<Scenario>, Vec<Scenario>) = ours.partition(|scenario| scenario.is_idle());
         if !moving.is_empty() {
             let mut parties = Vec::new();
-            for (entrant, terms) in entrants.iter().zip(&terms) {
+            for (entrant, terms) in entrants.iter().zip(terms) {
                 match Party::start(entrant, terms, self.interrupt) {
                     Ok(party) => parties.push(party),
                     Err(why) => self.leave_out(workers, entrant.kind, "start", &why)?,
                 }
             }
             for scenario in moving {
-                self.moving(scenario, workers, layout, &mut parties, &mut load)?;
+                self.moving(scenario, workers, layout, &mut parties, load)?;
             }
         }
         for scenario in idle {
-            self.idle(scenario, workers, entrants, &terms, &mut load)?;
+            self.idle(scenario, workers, entrants, terms, load)?;
         }
         Ok(())
     }
@@ -211,7 +233,7 @@ impl Stage<'_> {
                 self.progress.at(scenario, workers, &format!("round {round}"), entrant.kind);
                 let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
                 let result = Party::start(entrant, terms, self.interrupt).and_then(|mut party| {
-                    let growth = window.growth(&mut party, self.idle);
+                    let growth = window.growth(scenario, &mut party, self.idle);
                     window.load.ask("stop")?; // before the party goes: nothing is to connect any more
                     growth
                 });

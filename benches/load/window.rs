@@ -12,8 +12,6 @@ use crate::role::{Reading, Role};
 use crate::rows::{Growth, Sample};
 use crate::syscalls::{self, Syscalls};
 
-/// Connections of the scenarios that move bytes.
-const CONNECTIONS: usize = 64;
 /// How long the load runs before it is measured.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 const SYSCALL_WINDOW: Duration = Duration::from_secs(1);
@@ -28,19 +26,14 @@ pub(crate) struct Running<'a> {
 impl Running<'_> {
     /// Starts the load, and waits until it flows and everything is warm.
     fn warm(&mut self, scenario: Scenario, party: &mut Party) -> Result<(), String> {
-        let order = match scenario {
-            Scenario::TcpRr => "rr",
-            Scenario::TcpConnect => "connect",
-            Scenario::TcpIdle => "hold",
-        };
-        self.order(order, party, CONNECTIONS)?;
+        self.order(scenario, party, scenario.connections())?;
         self.interrupt.sleep(WARM_UP)
     }
 
     /// Gives an order, and waits until each connection has done a unit of work.
-    fn order(&mut self, order: &str, party: &mut Party, count: usize) -> Result<(), String> {
+    fn order(&mut self, scenario: Scenario, party: &mut Party, count: usize) -> Result<(), String> {
         let congestion = self.place.congestion_of_load().map(|name| format!(" {name}")).unwrap_or_default();
-        self.load.ask(&format!("{order} {} {count}{congestion}", party.address))?;
+        self.load.ask(&format!("{} {} {count}{congestion}", scenario.order(), party.address))?;
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let reading = self.load.ask("read")?;
@@ -100,15 +93,17 @@ impl Running<'_> {
     }
 
     /// Measures what `count` idle connections make a freshly started party grow.
-    pub(crate) fn growth(&mut self, party: &mut Party, count: u64) -> Result<Growth, String> {
+    pub(crate) fn growth(&mut self, scenario: Scenario, party: &mut Party, count: u64) -> Result<Growth, String> {
         // What every process needs once (lazily filled tables, first pages of a heap) is not the connections' cost.
-        self.order("hold", party, 8)?;
+        self.order(scenario, party, 8)?;
         self.load.ask("stop")?;
         let before = self.steady(party)?;
-        self.order("hold", party, count as usize)?;
+        let errors = self.read()?.errors;
+        self.order(scenario, party, count as usize)?;
         let after = self.steady(party)?;
         let reading = self.read()?;
-        Ok(Growth { connections: count, errors: reading.errors, before, after })
+        let errors = reading.errors.saturating_sub(errors);
+        Ok(Growth { connections: count, backend_connections: reading.backend_open, errors, before, after })
     }
 
     /// The proxy's memory once it stands still: equal for half a second, or as it is after 5 s.

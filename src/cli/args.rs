@@ -9,7 +9,7 @@ use crate::config::read_duration;
 
 const USAGE: &str = "\
 l4lb -c FILE [--debug]
-       l4lb --port PORT --backend HOST:PORT... --protocol tcp [OPTIONS]
+       l4lb --port PORT --backend HOST:PORT... [OPTIONS]
        l4lb COMMAND [OPTIONS]";
 
 const EXAMPLES: &str = "\
@@ -57,9 +57,9 @@ pub(super) struct RunArgs {
     /// Listen on this address or name
     #[arg(long, value_name = "HOST", default_value = "0.0.0.0", requires = "port")]
     pub(super) host: String,
-    /// What is spoken on the port; http and udp are not supported yet
+    /// What is spoken on the port; udp is not supported yet
     ///
-    /// Until http is, add `--protocol tcp`: it forwards bytes, those of HTTP too.
+    /// With tcp, bytes are forwarded as they are.
     #[arg(long, value_name = "PROTOCOL", default_value = "http", requires = "port")]
     pub(super) protocol: Protocol,
     /// How a backend is picked: round_robin or weighted_round_robin

@@ -32,7 +32,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
             shutdown_timeout: Duration::from_secs(1),
             ..Global::default()
         },
-        listeners: vec![listener(HTTP, args.port, 0), listener(TCP, tcp_port, 1)],
+        listeners: vec![listener(HTTP, Protocol::Http, args.port, 0), listener(TCP, Protocol::Tcp, tcp_port, 1)],
         pools,
     };
     let (stop, duration) = (Stop::new(), args.duration);
@@ -64,11 +64,11 @@ fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
     Ok(pool)
 }
 
-fn listener(name: &str, port: u16, pool: usize) -> Listener {
+fn listener(name: &str, protocol: Protocol, port: u16, pool: usize) -> Listener {
     Listener {
         binds: vec![Address::Ip(SocketAddr::from(([127, 0, 0, 1], port)))],
         pool: Some(pool),
-        ..Listener::new(name, Protocol::Tcp)
+        ..Listener::new(name, protocol)
     }
 }
 
@@ -103,7 +103,7 @@ l4lb is running, with three backends behind each port.
   HTTP  http://{http}  over {http_backends}
   TCP   {tcp}  over {tcp_backends}
 
-Each connection goes to the next backend, which tells its name. Try, in another terminal:
+Each HTTP request, and each TCP connection, goes to the next backend, which tells its name. Try, in another terminal:
 
     {curl} http://{http}/
     for i in 1 2 3; do {curl} http://{http}/; done

@@ -14,7 +14,7 @@ const NAME: &str = "main";
 const NOTHING_TO_DO: &str = "\
 nothing to run: name a configuration file, or a port and its backends
   l4lb -c config/lb.toml
-  l4lb --protocol tcp --port 8080 --backend 127.0.0.1:8001 --backend 127.0.0.1:8002
+  l4lb --port 8080 --backend 127.0.0.1:8001 --backend 127.0.0.1:8002
   l4lb demo        shows it at work, with backends of its own";
 
 /// Runs the balancer until a signal ends it.
@@ -42,15 +42,11 @@ fn announce(bound: &[Bound]) {
 
 /// The configuration that the flags mean, or what is wrong with them.
 fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
-    match args.protocol {
-        Protocol::Tcp => {}
-        Protocol::Http => {
-            return Err(
-                "http is not supported yet, and it is the default; add `--protocol tcp` to forward bytes".into()
-            );
-        }
-        Protocol::Udp => return Err("udp is not supported yet; use `--protocol tcp`".into()),
-    }
+    let protocol = match args.protocol {
+        Protocol::Tcp => config::Protocol::Tcp,
+        Protocol::Http => config::Protocol::Http,
+        Protocol::Udp => return Err("udp is not supported yet; use `--protocol tcp` or `--protocol http`".into()),
+    };
     if args.backends.is_empty() {
         return Err("there is no backend; add `--backend HOST:PORT`, once for each server".into());
     }
@@ -68,7 +64,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         let id = typed.clone();
         backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
-    let listener = Listener { binds: vec![bind], pool: Some(0), ..Listener::new(NAME, config::Protocol::Tcp) };
+    let listener = Listener { binds: vec![bind], pool: Some(0), ..Listener::new(NAME, protocol) };
     let pool = Pool { algorithm, backends, ..Pool::new(NAME) };
     Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
 }
@@ -126,6 +122,12 @@ mod tests {
     }
 
     #[test]
+    fn http_is_spoken_where_nothing_else_is_asked_for() {
+        let config = from("--port 80 --backend a:1").unwrap();
+        assert_eq!(config.listeners[0].protocol, config::Protocol::Http);
+    }
+
+    #[test]
     fn flags_without_a_host_listen_everywhere() {
         let config = from("--protocol tcp --port 0 --backend a:1").unwrap();
         assert_eq!(config.listeners[0].binds, ["0.0.0.0:0".parse().unwrap()]);
@@ -151,7 +153,6 @@ mod tests {
     #[test]
     fn flags_that_cannot_be_meant_are_told_with_a_way_out() {
         let cases = [
-            ("the default protocol", "--port 80 --backend a:1", "http is not supported yet"),
             ("udp", "--port 80 --backend a:1 --protocol udp", "udp is not supported yet"),
             ("no backend", "--port 80 --protocol tcp", "add `--backend HOST:PORT`"),
             ("an algorithm to come", "--port 80 --protocol tcp --backend a:1 --algorithm maglev", "not supported yet"),

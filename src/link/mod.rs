@@ -25,6 +25,8 @@ pub trait Stream {
     fn set_cut(&mut self);
     /// Send small writes at once from now on (`TCP_NODELAY`).
     fn set_nodelay(&mut self);
+    /// Its own address (getsockname(2)).
+    fn local_address(&self) -> Option<SocketAddr>;
     /// Why a connect failed (`SO_ERROR`); `None` when it did not.
     fn failure(&mut self) -> Option<io::Error>;
 }
@@ -62,6 +64,11 @@ pub fn is_local(error: &io::Error) -> bool {
                 | libc::EAFNOSUPPORT
         )
     )
+}
+
+/// True for an error that means that descriptors have run out: some will come back when others leave.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Latched readiness: what the poll has told and nobody has used up yet.
@@ -317,6 +324,11 @@ impl<S: Stream> Link<S> {
     /// Sends the end after what was sent.
     pub fn shutdown(&mut self) {
         self.stream.shutdown();
+    }
+
+    /// Its own address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.local_address()
     }
 
     /// Bytes sent and not acknowledged.

@@ -64,6 +64,10 @@ impl Stream for TcpStream {
         let _ = TcpStream::set_nodelay(self, true);
     }
 
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local_addr().ok()
+    }
+
     fn failure(&mut self) -> Option<io::Error> {
         match self.take_error() {
             Ok(failure) => failure,

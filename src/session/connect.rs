@@ -5,9 +5,9 @@ use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::time::Tick;
 use crate::link::Net;
 use crate::relay::Relay;
-use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who};
+use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who, write_proxy};
 use crate::shared::backend::Lease;
-use crate::shared::snapshot::NoBackend;
+use crate::shared::snapshot::{NoBackend, Pool};
 use crate::upstream::{Attempt, Progress};
 use std::io;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ pub struct Connect {
 impl Connect {
     /// Picks the first backend.
     pub(super) fn begin<N: Net>(pool: PoolId, inbox: Chain, who: &Who, cx: &mut Context<'_, N>) -> Turn {
+        if let Some(pool) = cx.snapshot.pool(pool) {
+            pool.budget.request(cx.now);
+        }
         match Connect::pick(pool, Vec::new(), cx) {
             Ok(mut connect) => {
                 connect.inbox = inbox;
@@ -59,7 +62,8 @@ impl Connect {
             match progress {
                 Progress::Wait(due) => return Turn::Stop(Outcome::Wait(Phase::Connect(self), due)),
                 Progress::Connected(link) => {
-                    let relay = Relay::seeded(self.inbox, Chain::default());
+                    let inbox = self.introduce(who, cx);
+                    let relay = Relay::seeded(inbox, Chain::default());
                     return Turn::Go(Phase::Tunnel(Tunnel::new(self.pool, link, self.lease, relay, who, cx.now)));
                 }
                 Progress::Failed(error) => {
@@ -70,7 +74,8 @@ impl Connect {
                     let mut tried = self.tried;
                     tried.push(self.lease.backend().slot);
                     drop(self.lease);
-                    if tried.len() > retries {
+                    let within = |pool: &Pool| pool.budget.retry(cx.now, pool.retry_budget);
+                    if tried.len() > retries || !cx.snapshot.pool(self.pool).is_some_and(within) {
                         return unserved(self.pool, who, cx, &error);
                     }
                     self = match Connect::pick(self.pool, tried, cx) {
@@ -83,13 +88,38 @@ impl Connect {
         }
     }
 
+    /// What the backend gets first: a PROXY header, if its pool sends one, and what the client has sent already.
+    fn introduce<N: Net>(&mut self, who: &Who, cx: &mut Context<'_, N>) -> Chain {
+        let inbox = std::mem::take(&mut self.inbox);
+        let version = cx.snapshot.pool(self.pool).and_then(|pool| pool.send_proxy);
+        let (Some(version), Some(client)) = (version, cx.links.get(who.client)) else { return inbox };
+        cx.out.clear();
+        write_proxy(version, who, client, cx.out);
+        let have = inbox.peek(cx.scratch);
+        let mut first = Chain::default();
+        let held = first.push(cx.out, cx.blocks).and_then(|()| first.push(&cx.scratch[..have], cx.blocks));
+        if held.is_err()
+            && let Some(client) = cx.links.get_mut(who.client)
+        {
+            // Out of memory: bytes are lost, so the stream must not seem whole.
+            client.give_up();
+        }
+        let mut inbox = inbox;
+        inbox.clear(cx.blocks);
+        first
+    }
+
     fn note_failure<N: Net>(&self, error: &io::Error, local: bool, now: Tick, cx: &Context<'_, N>) {
         let pool = cx.snapshot.pool(self.pool).map_or("?", |pool| &pool.name);
         if local {
             // Nothing was learnt about the backend.
             log::warn!("pool {pool}: cannot connect to {}: {error} (a shortage on this side)", self.name);
         } else if let Some(wait) = self.lease.backend().failed(now) {
-            log::warn!("pool {pool}: backend {} failed: {error}; set aside for {} s", self.name, wait / 1000);
+            log::warn!(
+                "pool {pool}: backend {} failed: {error}; others are preferred for {} s",
+                self.name,
+                wait / 1000
+            );
         }
     }
 }

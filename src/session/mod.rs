@@ -12,10 +12,12 @@ use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{LinkId, ListenerId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
-use crate::link::{Link, Net};
+use crate::link::{Link, Net, Stream};
+use crate::shared::mail::canonical;
 use crate::shared::snapshot::{Protocol, Snapshot};
 use crate::stats::Cell;
 use crate::upstream::Idle;
+use crate::wire::proxy;
 use http::Spare;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,8 +58,10 @@ pub struct Who {
     pub id: SessionId,
     /// Its client's link.
     pub client: LinkId,
-    /// Where the client comes from.
+    /// Where the client comes from; behind accept_proxy, what its PROXY header told.
     pub address: SocketAddr,
+    /// Where it meant to go, if a PROXY header told that.
+    pub destination: Option<SocketAddr>,
     /// Where it arrived.
     pub listener: ListenerId,
     /// How long it may be silent.
@@ -113,6 +117,16 @@ pub enum Outcome {
     Again(Phase, Tick),
     /// It is over. The links to backends are closed; the client's is for the worker to close.
     Done(Close),
+}
+
+/// Appends the PROXY header that tells a backend who `who` is.
+fn write_proxy<S: Stream>(version: proxy::Version, who: &Who, client: &Link<S>, out: &mut Vec<u8>) {
+    let here = who.destination.or_else(|| client.local_address()).map(canonical);
+    match here {
+        Some(here) => proxy::encode(version, who.address, here, out),
+        // A client that is gone already: the backend is told that there is nobody to tell of.
+        None => proxy::encode(version, who.address, who.address, out),
+    }
 }
 
 /// How the client's link is closed.

@@ -3,9 +3,13 @@
 use crate::base::blocks::Chain;
 use crate::base::time::Tick;
 use crate::link::{Net, Read};
+use crate::relay::SCRATCH;
 use crate::session::{Close, Context, Outcome, Phase, Turn, Who, enter};
 use crate::shared::mail::canonical;
 use crate::wire::proxy;
+
+/// Bytes read at once: what is left of them must fit behind another PROXY header, to the backend.
+const MOST: usize = SCRATCH - 4096;
 
 /// The header is read. It must come whole within header_timeout.
 pub struct Proxied {
@@ -23,8 +27,8 @@ impl Proxied {
         let due = self.since.after(listener.http.header_timeout);
         loop {
             let Some(client) = cx.links.get_mut(who.client) else { return self.close(cx) };
-            let have = self.inbox.peek(cx.scratch);
-            let read = if client.readable() { client.recv(&mut cx.scratch[have..]) } else { Read::Empty };
+            let have = self.inbox.peek(&mut cx.scratch[..MOST]);
+            let read = if client.readable() { client.recv(&mut cx.scratch[have..MOST]) } else { Read::Empty };
             let n = match read {
                 Read::Bytes(n) => n,
                 Read::Empty if cx.now < due => return Turn::Stop(Outcome::Wait(Phase::Proxied(self), due)),
@@ -36,6 +40,7 @@ impl Proxied {
             match proxy::decode(&cx.scratch[..have + n]) {
                 Ok(Some((header, length))) => {
                     who.address = canonical(header.client(who.address));
+                    who.destination = header.destination;
                     self.inbox.consume(length, cx.blocks);
                     return enter(self.inbox, who, cx);
                 }

@@ -172,7 +172,7 @@ impl<N: Net> Core<N> {
         let id = self.sessions.insert_with(|id| {
             let link = links.insert(Link::accepted(stream, id));
             client = Some(link);
-            let who = Who { id, client: link, address, listener, idle_timeout };
+            let who = Who { id, client: link, address, destination: None, listener, idle_timeout };
             Session { who, phase: None, due: Tick::NEVER, wheel_at: Tick::NEVER, queued: false, _permits: permits }
         });
         let Some(link) = client else { return };

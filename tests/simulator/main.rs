@@ -4,6 +4,7 @@
 //! `L4LB_SEED=n` runs just that seed; `L4LB_SEEDS=n` so many instead of the usual ones, from `L4LB_FIRST` on.
 
 mod checks;
+mod http;
 mod kernel;
 mod pattern;
 mod points;

@@ -245,6 +245,10 @@ impl Stream for ScriptedStream {
 
     fn set_nodelay(&mut self) {}
 
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
     fn failure(&mut self) -> Option<io::Error> {
         self.used().get(self.number).failure()
     }

@@ -6,15 +6,17 @@ use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{BackendSlot, LinkId, PoolId};
 use crate::base::time::Tick;
 use crate::guard::Cap;
-use crate::link::{Net, Owner};
+use crate::link::{Net, Owner, Write};
 use crate::relay::Outbox;
+use crate::session::http::Private;
 use crate::session::http::download::Download;
 use crate::session::http::upload::Upload;
-use crate::session::{Context, Who};
+use crate::session::{Context, Who, write_proxy};
 use crate::shared::backend::{BackendState, Lease};
 use crate::shared::snapshot::Pool;
 use crate::upstream::{Attempt, Progress};
 use crate::wire::http1::{Body, Version};
+use std::io::IoSlice;
 use std::sync::Arc;
 
 /// Exchanges kept for the next to come, so that a request allocates nothing.
@@ -22,6 +24,7 @@ const KEEP: usize = 256;
 
 /// Exchanges nobody uses just now.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "what is kept is the box: a request takes one and moves it about by its pointer")]
 pub struct Spare(Vec<Box<Exchange>>);
 
 impl Spare {
@@ -170,6 +173,7 @@ impl Exchange {
         &mut self,
         inbox: &mut Chain,
         outbox: &mut Outbox,
+        private: &mut Private,
         who: &Who,
         cx: &mut Context<'_, N>,
     ) -> Step {
@@ -182,7 +186,7 @@ impl Exchange {
             }
             match &mut self.way {
                 Way::None => {
-                    if let Err(failed) = self.reach(pool, who, cx) {
+                    if let Err(failed) = self.reach(pool, private, who, cx) {
                         return Step::Fail(failed);
                     }
                 }
@@ -190,6 +194,7 @@ impl Exchange {
                     Progress::Wait(due) => return self.wait(due, pool, who, cx),
                     Progress::Connected(link) => {
                         self.way = Way::Open { link, reused: false };
+                        self.introduce(link, pool, who, cx);
                         self.upload.moved_at = cx.now;
                     }
                     Progress::Failed(error) => {
@@ -219,7 +224,7 @@ impl Exchange {
                             let due = self.due(pool, who, cx);
                             return Step::Again(due);
                         }
-                        Ok(Talk::Done) => return self.done(link, pool, cx),
+                        Ok(Talk::Done) => return self.done(link, pool, private, cx),
                         Err(Stop::Client) => return Step::Gone,
                         Err(Stop::Broke) => {
                             cx.count.failed.add(1);
@@ -247,7 +252,13 @@ impl Exchange {
     }
 
     /// Picks a backend and a way to it.
-    fn reach<N: Net>(&mut self, pool: &Pool, who: &Who, cx: &mut Context<'_, N>) -> Result<(), Failed> {
+    fn reach<N: Net>(
+        &mut self,
+        pool: &Pool,
+        private: &mut Private,
+        who: &Who,
+        cx: &mut Context<'_, N>,
+    ) -> Result<(), Failed> {
         if self.lease.is_none() {
             pool.budget.request(cx.now);
             let picked = pool.pick(cx.now, &self.tried).map_err(|_| {
@@ -257,9 +268,13 @@ impl Exchange {
             let backend = &pool.backends[picked.place];
             self.idle_cap = pool.keepalive.then(|| backend.state.idle.clone());
             self.lease = Some(picked.lease);
-            if !self.fresh
-                && let Some(link) = cx.idle.take(backend.state.slot, cx.now, cx.links)
-            {
+            let slot = backend.state.slot;
+            let idle = match (self.fresh, pool.send_proxy) {
+                (true, _) => None,
+                (false, None) => cx.idle.take(slot, cx.now, cx.links),
+                (false, Some(_)) => private.take(slot, cx.links),
+            };
+            if let Some(link) = idle {
                 if let Some(slot) = cx.links.get_mut(link) {
                     slot.owner = Owner::Session(who.id);
                 }
@@ -272,6 +287,18 @@ impl Exchange {
         let addresses = addresses.unwrap_or_else(|| Arc::new([]));
         self.way = Way::Connecting(Attempt::new(addresses, cx.now, pool.connect_timeout));
         Ok(())
+    }
+
+    /// The first thing a fresh connection carries where the pool says so: a PROXY header.
+    fn introduce<N: Net>(&self, link: LinkId, pool: &Pool, who: &Who, cx: &mut Context<'_, N>) {
+        let Some(version) = pool.send_proxy else { return };
+        let Some((client, backend)) = cx.links.pair_mut(who.client, link) else { return };
+        cx.out.clear();
+        write_proxy(version, who, client, cx.out);
+        // It fits the empty buffer of a new socket; where it does not, the connection is of no use.
+        if backend.send(&[IoSlice::new(cx.out)]) != Write::Taken(cx.out.len()) {
+            backend.give_up();
+        }
     }
 
     /// The backend's connection ended before a response was passed on.
@@ -373,7 +400,7 @@ impl Exchange {
         }
     }
 
-    fn done<N: Net>(&mut self, link: LinkId, pool: &Pool, cx: &mut Context<'_, N>) -> Step {
+    fn done<N: Net>(&mut self, link: LinkId, pool: &Pool, private: &mut Private, cx: &mut Context<'_, N>) -> Step {
         cx.count.ended.add(1);
         let Some(lease) = self.lease.take() else { return Step::Break };
         if lease.backend().answered() {
@@ -383,6 +410,10 @@ impl Exchange {
         let reusable = self.upload.is_done()
             && self.download.backend_stays()
             && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
+        if reusable && pool.keepalive && pool.send_proxy.is_some() {
+            private.put(lease.backend().slot, link, cx.links);
+            return Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() };
+        }
         let place = self.idle_cap.as_ref().filter(|_| reusable).and_then(Cap::take);
         match place {
             Some(place) => {

@@ -2,7 +2,7 @@
 
 use crate::base::time::Tick;
 use crate::link::{Net, Read};
-use crate::route::{Facts, host_of};
+use crate::route::{self, Facts};
 use crate::session::http::exchange::Order;
 use crate::session::http::{Go, Http, READ, State};
 use crate::session::{Close, Context, Who};
@@ -139,8 +139,12 @@ fn decide(
         return Err((413, "the body is larger than is accepted here"));
     }
     let normal = http1::normalise_path(request.target.path, path).map_err(|bad| (bad.status, bad.why))?;
-    let facts =
-        Facts { host: host_of(request.host), path: normal, method: request.method, fields: request.fields.iter() };
+    let facts = Facts {
+        host: route::host_of(request.host),
+        path: normal,
+        method: request.method,
+        fields: request.fields.iter(),
+    };
     let pool = match http.router.find(&facts) {
         Some(route) => http.routes[route],
         None => listener.pool.ok_or((404, "there is nothing here"))?,

@@ -11,6 +11,8 @@ mod upload;
 pub use exchange::{Exchange, Spare};
 
 use crate::base::blocks::Chain;
+use crate::base::ids::{BackendSlot, LinkId};
+use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::link::{Link, Net, Read, Stream};
 use crate::relay::{Flushed, Outbox, Relay, SCRATCH};
@@ -46,7 +48,15 @@ pub struct Http {
     head_since: Option<Tick>,
     /// A request has been served.
     served: bool,
+    private: Private,
 }
+
+/// Idle connections to backends that were told of this client by a PROXY header: nobody else may use them.
+#[derive(Default)]
+struct Private(Vec<(BackendSlot, LinkId)>);
+
+/// Kept of these at the most.
+const PRIVATE: usize = 8;
 
 enum State {
     /// Waiting for a request.
@@ -86,12 +96,14 @@ impl Http {
             since: now,
             head_since: None,
             served: false,
+            private: Private::default(),
         }
     }
 
     /// Serves as far as it can now.
     pub(super) fn turn<N: Net>(mut self, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
         let mut served = 0;
+        self.private.prune(cx.links);
         loop {
             let go = match std::mem::replace(&mut self.state, State::Head) {
                 State::Head => {
@@ -103,52 +115,55 @@ impl Http {
                     }
                     self.read_head(who, cx)
                 }
-                State::Busy(mut exchange) => match exchange.turn(&mut self.inbox, &mut self.outbox, who, cx) {
-                    Step::Wait(due) => {
-                        self.state = State::Busy(exchange);
-                        Go::Wait(due)
-                    }
-                    Step::Again(due) => {
-                        self.state = State::Busy(exchange);
-                        Go::Again(due)
-                    }
-                    Step::Done { keep, sends } => {
-                        exchange.finish(cx);
-                        self.served = true;
-                        self.since = cx.now;
-                        if !keep {
-                            self.leave(who, cx, sends);
+                State::Busy(mut exchange) => {
+                    match exchange.turn(&mut self.inbox, &mut self.outbox, &mut self.private, who, cx) {
+                        Step::Wait(due) => {
+                            self.state = State::Busy(exchange);
+                            Go::Wait(due)
                         }
-                        Go::On
+                        Step::Again(due) => {
+                            self.state = State::Busy(exchange);
+                            Go::Again(due)
+                        }
+                        Step::Done { keep, sends } => {
+                            exchange.finish(cx);
+                            self.served = true;
+                            self.since = cx.now;
+                            if !keep {
+                                self.leave(who, cx, sends);
+                            }
+                            Go::On
+                        }
+                        Step::Fail(failure) => {
+                            let head = exchange.asked_head();
+                            exchange.finish(cx);
+                            self.refuse(failure.status, failure.why, head, who, cx);
+                            Go::On
+                        }
+                        Step::Break => {
+                            exchange.finish(cx);
+                            cx.count.cut.add(1);
+                            self.state = State::Cutting { until: Tick(cx.now.0 + CUT_PATIENCE), unsent: usize::MAX };
+                            Go::On
+                        }
+                        Step::Gone => {
+                            exchange.finish(cx);
+                            cx.count.cut.add(1);
+                            Go::Done(Close::Clean)
+                        }
+                        Step::Tunnel { link, lease, pool } => {
+                            exchange.finish(cx);
+                            self.private.clear(cx.links);
+                            let relay = Relay::seeded(
+                                std::mem::take(&mut self.inbox),
+                                std::mem::take(&mut self.outbox).into_chain(),
+                            );
+                            who.idle_timeout =
+                                cx.snapshot.listener(who.listener).map_or(who.idle_timeout, |l| l.http.tunnel_timeout);
+                            return Turn::Go(Phase::Tunnel(Tunnel::upgraded(pool, link, lease, relay, who, cx.now)));
+                        }
                     }
-                    Step::Fail(failure) => {
-                        let head = exchange.asked_head();
-                        exchange.finish(cx);
-                        self.refuse(failure.status, failure.why, head, who, cx);
-                        Go::On
-                    }
-                    Step::Break => {
-                        exchange.finish(cx);
-                        cx.count.cut.add(1);
-                        self.state = State::Cutting { until: Tick(cx.now.0 + CUT_PATIENCE), unsent: usize::MAX };
-                        Go::On
-                    }
-                    Step::Gone => {
-                        exchange.finish(cx);
-                        cx.count.cut.add(1);
-                        Go::Done(Close::Clean)
-                    }
-                    Step::Tunnel { link, lease, pool } => {
-                        exchange.finish(cx);
-                        let relay = Relay::seeded(
-                            std::mem::take(&mut self.inbox),
-                            std::mem::take(&mut self.outbox).into_chain(),
-                        );
-                        who.idle_timeout =
-                            cx.snapshot.listener(who.listener).map_or(who.idle_timeout, |l| l.http.tunnel_timeout);
-                        return Turn::Go(Phase::Tunnel(Tunnel::upgraded(pool, link, lease, relay, who, cx.now)));
-                    }
-                },
+                }
                 State::Leaving(leaving) => self.linger(leaving, who, cx),
                 State::Cutting { until, unsent } => self.cut(until, unsent, who, cx),
             };
@@ -159,6 +174,7 @@ impl Http {
                 Go::Done(close) => {
                     self.inbox.clear(cx.blocks);
                     self.outbox.clear(cx.blocks);
+                    self.private.clear(cx.links);
                     return Turn::Stop(Outcome::Done(close));
                 }
             }
@@ -236,6 +252,44 @@ impl Http {
     /// True while it holds bytes for a slow reader.
     pub(super) fn holds_blocks(&self) -> bool {
         !self.inbox.is_empty() || !self.outbox.is_empty() || matches!(&self.state, State::Busy(e) if e.holds_blocks())
+    }
+}
+
+impl Private {
+    /// A connection to `backend` that is still open.
+    fn take<S: Stream>(&mut self, backend: BackendSlot, links: &mut Slab<LinkId, Link<S>>) -> Option<LinkId> {
+        let at = self.0.iter().position(|(slot, _)| *slot == backend)?;
+        let (_, link) = self.0.swap_remove(at);
+        if links.get(link).is_some_and(|link| !link.readable() && !link.broken()) {
+            return Some(link);
+        }
+        links.remove(link);
+        None
+    }
+
+    fn put<S: Stream>(&mut self, backend: BackendSlot, link: LinkId, links: &mut Slab<LinkId, Link<S>>) {
+        if self.0.len() < PRIVATE {
+            self.0.push((backend, link));
+        } else {
+            links.remove(link);
+        }
+    }
+
+    /// Closes those that their backends have closed.
+    fn prune<S: Stream>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
+        self.0.retain(|(_, id)| {
+            let open = links.get(*id).is_some_and(|link| !link.readable());
+            if !open {
+                links.remove(*id);
+            }
+            open
+        });
+    }
+
+    fn clear<S: Stream>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
+        for (_, link) in self.0.drain(..) {
+            links.remove(link);
+        }
     }
 }
 

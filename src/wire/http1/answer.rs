@@ -117,7 +117,13 @@ pub fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        100..=199 => "Informational",
+        _ => class(status),
+    }
+}
+
+fn class(status: u16) -> &'static str {
+    match status {
+        0..=199 => "Informational",
         200..=299 => "Success",
         300..=399 => "Redirection",
         400..=499 => "Client Error",

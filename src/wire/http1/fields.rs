@@ -9,8 +9,8 @@ use super::Bad;
 /// Field lines a head may have.
 pub const MAX_FIELDS: usize = 100;
 
-/// Options that a `Connection` field may have besides those we know; each is looked for among all fields.
-const MAX_NOMINATED: usize = 32;
+/// Elements that the `Connection` fields may have, empty ones too: all fields are compared with all of them.
+const MAX_OPTIONS: usize = 64;
 
 /// The fields that mean something to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,10 @@ fn starts(name: &[u8], lower: &[u8]) -> bool {
 }
 
 impl Kind {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     /// What a field of this name, a token, is.
     pub(super) fn of(name: &str) -> Kind {
         match Kind::alike(name.as_bytes()) {
@@ -149,6 +153,8 @@ impl Default for Storage<'_> {
 pub struct Fields<'a> {
     headers: &'a [Header<'a>],
     kinds: &'a [Kind],
+    /// A bit for each kind that is there: most are not, and are not searched for then.
+    present: u32,
 }
 
 impl std::fmt::Debug for Fields<'_> {
@@ -159,10 +165,12 @@ impl std::fmt::Debug for Fields<'_> {
 
 impl<'a> Fields<'a> {
     pub(super) fn new(headers: &'a [Header<'a>], kinds: &'a mut [Kind; MAX_FIELDS]) -> Fields<'a> {
+        let mut present = 0;
         for (header, kind) in headers.iter().zip(kinds.iter_mut()) {
             *kind = Kind::of(header.name);
+            present |= kind.bit();
         }
-        Fields { headers, kinds: &kinds[..headers.len()] }
+        Fields { headers, kinds: &kinds[..headers.len()], present }
     }
 
     /// Names as sent, and values without the white space around them.
@@ -194,8 +202,13 @@ impl<'a> Fields<'a> {
         self.kinds.iter().zip(self.headers).map(|(kind, header)| (*kind, header.name, header.value))
     }
 
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.present & kind.bit() != 0
+    }
+
     pub(super) fn of(&self, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.kinds().filter(move |found| found.0 == kind).map(|found| found.2)
+        let found = self.has(kind).then(|| self.kinds());
+        found.into_iter().flatten().filter(move |found| found.0 == kind).map(|found| found.2)
     }
 
     /// Whether a `Connection` field names this one and may.
@@ -247,19 +260,18 @@ impl Options {
     /// Reads them (RFC 9110, section 7.6.1).
     pub(super) fn of(fields: &Fields<'_>) -> Result<Options, Bad> {
         let mut options = Options::default();
-        let mut named = 0;
-        for option in fields.of(Kind::Connection).flat_map(elements) {
+        for (count, option) in fields.of(Kind::Connection).flat_map(list).enumerate() {
             match option {
+                _ if count == MAX_OPTIONS => return Err(Bad::request("Connection has too many options")),
+                b"" => {}
                 _ if option.eq_ignore_ascii_case(b"keep-alive") => options.keep_alive = true,
                 _ if option.eq_ignore_ascii_case(b"close") => options.close = true,
                 _ if option.eq_ignore_ascii_case(b"upgrade") => options.upgrade = true,
                 _ if option.eq_ignore_ascii_case(b"te") => {}
                 _ if !is_token(option) => return Err(Bad::request("Connection is not a list of tokens")),
-                _ if named == MAX_NOMINATED => return Err(Bad::request("Connection has too many options")),
-                _ => named += 1,
+                _ => options.nominates = true,
             }
         }
-        options.nominates = named > 0;
         Ok(options)
     }
 }

@@ -30,6 +30,9 @@ impl Framing {
     /// on the way reads the other one.
     pub(super) fn of(fields: &Fields<'_>) -> Result<Framing, Bad> {
         let mut framing = Framing::default();
+        if !fields.has(Kind::ContentLength) && !fields.has(Kind::TransferEncoding) {
+            return Ok(framing);
+        }
         for (kind, _, value) in fields.kinds() {
             match kind {
                 Kind::ContentLength if framing.length.is_some() => {

@@ -79,7 +79,7 @@ fn request<'a>(method: &'a str, target: &'a str, version: Version, fields: Field
         return Err(Bad { status: 501, why: "CONNECT is not served here" });
     }
     let (target, authority) = Target::parse(method, target)?;
-    if fields.of(Kind::Alias).next().is_some() {
+    if fields.has(Kind::Alias) {
         return Err(Bad::request("a field name with an underscore would be taken for another field"));
     }
     let host = host_of(&fields, authority, version)?;

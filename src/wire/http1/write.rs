@@ -81,7 +81,7 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, forward: &Forward<'_>, pr
         field(out, "X-Forwarded-Host", request.host.as_bytes());
     }
     // Not begun by us, but one that a trusted proxy began would be wrong without our hop (RFC 7239, section 4).
-    if forward.trusted && request.fields.of(Kind::Forwarded).next().is_some() {
+    if forward.trusted && request.fields.has(Kind::Forwarded) {
         out.extend_from_slice(b"Forwarded: ");
         before(out, &request.fields, Kind::Forwarded);
         match peer {

@@ -2,8 +2,11 @@
 
 mod bodies;
 mod paths;
+mod properties;
 mod requests;
 mod responses;
+mod splits;
+mod writes;
 
 use super::*;
 

@@ -25,6 +25,7 @@ fn routes_see_what_most_backends_would_see() {
         ("43: but cannot make a dot segment", "/a%2f..%2fb", refused),
         ("43: nor can an escaped backslash", "/a/..%5cb", refused),
         ("43: nor a raw one", "/a/..\\b", refused),
+        ("43: even where no slash is near", "/a\\..\\b", refused),
         ("43: a backslash is a character like any other", "/a\\b", Some("/a\\b")),
         ("43: parameters belong to their segment", "/a;x=1/b", Some("/a;x=1/b")),
         ("43: parameters cannot hide dots", "/a/..;x=1/b", refused),
