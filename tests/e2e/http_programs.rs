@@ -181,3 +181,12 @@ fn a_browser_uploads_streams_and_submits_a_form() {
     let expected = format!("upload {sum}|stream 500000 true|events 3|socket 1048576|form gr\u{fc}n {sum}");
     assert_eq!(told, expected, "{err}");
 }
+
+#[test]
+fn a_client_of_http_1_0_that_names_no_host_is_served_by_nginx() {
+    let nginx = nginx(b"");
+    let lb = behind(&nginx);
+    let mut client = Wire::to(lb.addr());
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().text(), "hello");
+}
