@@ -28,6 +28,10 @@ impl Http {
     /// Reads until a head is whole.
     pub(super) fn read_head<N: Net>(&mut self, who: &mut Who, cx: &mut Context<'_, N>) -> Go {
         let mut have = self.inbox.peek(&mut cx.scratch[..READ]);
+        if have > 0 {
+            // It came with the request before.
+            self.head_since.get_or_insert(cx.now);
+        }
         // What was searched before is not searched again before more has come.
         let mut fresh = have > 0 && !self.scan.has_begun();
         loop {
