@@ -348,8 +348,8 @@ fn a_backend_that_began_an_answer_is_not_repeated() {
 #[test]
 fn a_client_that_leaves_takes_its_request_along() {
     let backend = scripted(|mut wire| {
-        wire.request();
-        wire.rest().0
+        // The client may leave before its request is passed on.
+        wire.next_request().map(|_| wire.rest().0).unwrap_or_default()
     });
     let lb = Setup::http(backend.addr).start();
     for _ in 0..10 {
