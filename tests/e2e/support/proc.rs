@@ -29,8 +29,17 @@ pub fn wait_for_descriptors(pid: u32, n: usize) {
 
 /// Resident memory in KiB that is its own, not shared pages of files (proc(5), `RssAnon`).
 pub fn memory_kib(pid: u32) -> u64 {
+    status_kib(pid, "RssAnon:")
+}
+
+/// The most memory that was resident at any time, in KiB (proc(5), `VmHWM`).
+pub fn peak_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmHWM:")
+}
+
+fn status_kib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).expect("Linux tells RssAnon");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
     line.trim().trim_end_matches("kB").trim().parse().expect("a number of KiB")
 }
 
