@@ -9,14 +9,14 @@ use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::guard::Permit;
 use crate::link::{Link, Owner};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The idle links of one worker.
 #[derive(Default)]
 pub struct Idle {
-    by_backend: HashMap<BackendSlot, VecDeque<Entry>>,
+    by_backend: FxHashMap<BackendSlot, VecDeque<Entry>>,
     /// No entry is due before this tick.
     next_due: Option<Tick>,
 }

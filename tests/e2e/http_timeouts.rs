@@ -127,7 +127,7 @@ fn request_timeout_bounds_the_whole() {
     let lb = Setup::http(silent.addr).listener("request_timeout = \"300ms\"").start();
     let mut client = Wire::to(lb.addr());
     let since = Instant::now();
-    client.send(get("/"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(end(&mut client, since, "no answer").starts_with("HTTP/1.1 504 "));
     let mut client = Wire::to(lb.addr());
     let since = Instant::now();

@@ -138,6 +138,11 @@ impl Exchange {
         self.upload.begin(order.body, order.max_body, head, now, blocks)
     }
 
+    /// The client's request was read whole, and it may send another.
+    pub(super) fn may_stay(&self) -> bool {
+        self.keep && self.upload.was_read()
+    }
+
     pub(super) fn asked_head(&self) -> bool {
         self.download.asked_head()
     }

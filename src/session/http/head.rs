@@ -39,7 +39,10 @@ impl Http {
                 return go;
             }
             let Some(client) = cx.links.get_mut(who.client) else { return Go::Done(Close::Clean) };
-            let read = if client.readable() { client.recv(&mut cx.scratch[have..READ]) } else { Read::Empty };
+            // What is not understood yet goes back behind what the inbox holds, and must fit there.
+            let most = READ.min(self.inbox.len() + self.inbox.room());
+            let read =
+                if client.readable() && have < most { client.recv(&mut cx.scratch[have..most]) } else { Read::Empty };
             match read {
                 Read::Bytes(n) => {
                     cx.count.bytes_in.add(n as u64);
@@ -88,14 +91,9 @@ impl Http {
             }
         };
         let asked_head = request.method == "HEAD";
+        let may_stay = request.body.is_empty() && request.keep_alive;
         cx.out.clear();
-        let order = match decide(&request, listener, who, cx.out, cx.path) {
-            Ok(order) => order,
-            Err(refusal) => {
-                self.refuse(refusal.0, refusal.1, asked_head, who, cx);
-                return Some(Go::On);
-            }
-        };
+        let order = decide(&request, listener, who, cx.out, cx.path);
         // What follows the head is the body, or the next request.
         let (held, rest) = (self.inbox.len(), length..have);
         if held >= length {
@@ -112,6 +110,15 @@ impl Http {
         }
         self.scan = HeadScan::default();
         self.head_since = None;
+        let order = match order {
+            Ok(order) => order,
+            Err(refusal) => {
+                // Where the next request begins is certain, and nothing else is wrong with this client.
+                let stay = may_stay && refusal.0 == 404;
+                self.answer(refusal.0, refusal.1, asked_head, stay, who, cx);
+                return Some(Go::On);
+            }
+        };
         let mut exchange = cx.spare.take();
         if !exchange.begin(order, cx.out, cx.now, cx.blocks) {
             exchange.finish(cx);

@@ -135,9 +135,9 @@ impl Http {
                             Go::On
                         }
                         Step::Fail(failure) => {
-                            let head = exchange.asked_head();
+                            let (head, stay) = (exchange.asked_head(), exchange.may_stay());
                             exchange.finish(cx);
-                            self.refuse(failure.status, failure.why, head, who, cx);
+                            self.answer(failure.status, failure.why, head, stay, who, cx);
                             Go::On
                         }
                         Step::Break => {
@@ -183,15 +183,26 @@ impl Http {
 
     /// Answers with an error of our own; the connection ends after it.
     fn refuse<N: Net>(&mut self, status: u16, why: &str, head: bool, who: &Who, cx: &mut Context<'_, N>) {
+        self.answer(status, why, head, false, who, cx);
+    }
+
+    /// Answers with an error of our own. `stay`: the request was whole, and the client may send another.
+    fn answer<N: Net>(&mut self, status: u16, why: &str, head: bool, stay: bool, who: &Who, cx: &mut Context<'_, N>) {
         cx.out.clear();
-        let failure =
-            Failure { status, why, close: true, head, retry_after: (status == 503).then_some(1), ..Failure::default() };
+        let retry_after = (status == 503).then_some(1);
+        let failure = Failure { status, why, close: !stay, head, retry_after, ..Failure::default() };
         write_error(cx.out, &failure);
         log::debug!("client {}: {status}: {why}", who.address);
         if let Some(client) = cx.links.get_mut(who.client) {
             self.outbox.put([cx.out, &[]], client, cx.blocks);
         }
-        self.leave(who, cx, true);
+        if stay && self.outbox.is_empty() {
+            self.served = true;
+            self.since = cx.now;
+            self.state = State::Head;
+        } else {
+            self.leave(who, cx, true);
+        }
     }
 
     fn leave<N: Net>(&mut self, who: &Who, cx: &mut Context<'_, N>, linger: bool) {

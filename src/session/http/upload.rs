@@ -60,6 +60,11 @@ impl Upload {
         self.head_sent && self.ended && self.outbox.is_empty()
     }
 
+    /// Nothing of it is left with the client.
+    pub(super) fn was_read(&self) -> bool {
+        self.ended
+    }
+
     pub(super) fn has_sent(&self) -> bool {
         self.sent
     }

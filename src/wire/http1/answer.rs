@@ -1,6 +1,6 @@
 //! Prints the answers that l4lb makes itself.
 
-use super::encode::{append, field, printed};
+use super::encode::{field, number_field, status};
 
 /// The head of an answer of our own, and no more.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +21,9 @@ pub struct Own<'a> {
 
 /// Appends the head of an answer of our own.
 pub fn write_own(out: &mut Vec<u8>, own: &Own<'_>) {
-    append(out, format_args!("HTTP/1.1 {:03} {}\r\n", own.status, phrase(own.status)));
+    status(out, own.status);
+    out.extend_from_slice(phrase(own.status).as_bytes());
+    out.extend_from_slice(b"\r\n");
     if let Some(date) = own.date {
         field(out, "Date", date.as_bytes());
     }
@@ -29,7 +31,7 @@ pub fn write_own(out: &mut Vec<u8>, own: &Own<'_>) {
         field(out, "Content-Type", content_type.as_bytes());
     }
     if let Some(length) = own.length {
-        printed(out, "Content-Length", length);
+        number_field(out, "Content-Length", length);
     }
     for (name, value) in own.fields {
         field(out, name, value.as_bytes());

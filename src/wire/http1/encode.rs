@@ -55,16 +55,57 @@ pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// As [`field`] with a value that is to be printed.
-pub(super) fn printed(out: &mut Vec<u8>, name: &str, value: impl std::fmt::Display) {
+/// As [`field`] with a number.
+pub(super) fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    append(out, value);
+    number(out, value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// In decimal digits. By hand, as each response has two and `fmt` takes several times as long.
+pub(super) fn number(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20]; // u64::MAX has that many
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[from..]);
+}
+
+/// The beginning of a response: `HTTP/1.1 200 `. A status has three digits (RFC 9112, section 4).
+pub(super) fn status(out: &mut Vec<u8>, status: u16) {
+    let digit = |of: u16| b'0' + (of % 10) as u8;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
 }
 
 /// Prints at the end.
 pub(super) fn append(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     // A Vec takes everything.
     let _ = write!(out, "{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_printed_as_fmt_does() {
+        for value in [0, 1, 9, 10, 99, 100, 255, 1024, 1 << 20, u64::MAX - 9, u64::MAX] {
+            let mut out = b"<".to_vec();
+            number(&mut out, value);
+            assert_eq!(String::from_utf8_lossy(&out), format!("<{value}"));
+        }
+        for code in [0, 99, 100, 204, 599, 999] {
+            let mut out = Vec::new();
+            status(&mut out, code);
+            assert_eq!(String::from_utf8_lossy(&out), format!("HTTP/1.1 {code:03} "));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::encode::{append, field, printed};
+use super::encode::{append, field, number, number_field, status};
 use super::fields::{Fields, Kind};
 use super::{Body, NAME, Request, Response, Version};
 
@@ -72,7 +72,7 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, forward: &Forward<'_>, pr
     if forward.trusted {
         before(out, &request.fields, Kind::XForwardedFor);
     }
-    append(out, peer);
+    address(out, peer);
     out.extend_from_slice(b"\r\n");
     if !proto_told {
         field(out, "X-Forwarded-Proto", forward.proto.as_bytes());
@@ -89,6 +89,21 @@ fn forwarded(out: &mut Vec<u8>, request: &Request<'_>, forward: &Forward<'_>, pr
             IpAddr::V6(peer) => append(out, format_args!("for=\"[{peer}]\";proto={}", forward.proto)),
         }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        // Every request has one, and `fmt` takes its time.
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                number(out, octet.into());
+            }
+        }
+        IpAddr::V6(address) => append(out, address),
     }
 }
 
@@ -111,7 +126,7 @@ fn before(out: &mut Vec<u8>, fields: &Fields<'_>, kind: Kind) {
 fn framing(out: &mut Vec<u8>, body: Body) {
     match body {
         Body::None | Body::ToClose => {}
-        Body::Length(length) => printed(out, "Content-Length", length),
+        Body::Length(length) => number_field(out, "Content-Length", length),
         Body::Chunked => field(out, "Transfer-Encoding", b"chunked"),
     }
 }
@@ -153,7 +168,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, answer: &Answe
         (Body::Chunked | Body::ToClose, Version::Http10) => Body::ToClose,
         (body, _) => body,
     };
-    append(out, format_args!("HTTP/1.1 {:03} ", response.status));
+    status(out, response.status);
     out.extend_from_slice(response.reason);
     out.extend_from_slice(b"\r\n");
     for (kind, name, value) in response.fields.kinds() {
@@ -174,7 +189,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, answer: &Answe
         }
     }
     match response.length {
-        Some(length) => printed(out, "Content-Length", length),
+        Some(length) => number_field(out, "Content-Length", length),
         None => framing(out, body),
     }
     via(out, &response.fields, response.version);
