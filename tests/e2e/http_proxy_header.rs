@@ -274,3 +274,39 @@ fn bytes_on_an_idle_connection_told_of_a_client_are_never_an_answer() {
         assert_eq!(String::from_utf8_lossy(&backend.outcome()), "", "no second request on it");
     }
 }
+
+#[test]
+fn a_connection_told_of_a_client_is_not_kept_longer_than_any_other() {
+    let backend = scripted(|mut wire| {
+        introduction(&mut wire, "v1");
+        wire.request();
+        wire.send(ok("served"));
+        let since = Instant::now();
+        assert_eq!(wire.rest(), (Vec::new(), Ending::Clean));
+        since.elapsed()
+    });
+    let lb = Setup::http(backend.addr).pool(&format!("{SEND}keepalive_timeout = \"300ms\"")).start();
+    let mut client = Wire::to(lb.addr());
+    for _ in 0..2 {
+        assert_eq!(client.ask(get("/")).text(), "served");
+        let kept = backend.outcome();
+        assert!(kept >= Duration::from_millis(290) && kept < PATIENCE / 3, "kept for {kept:?}");
+    }
+}
+
+#[test]
+fn connections_told_of_clients_count_against_keepalive() {
+    for keepalive in [0, 2] {
+        let backend = telling_ports();
+        let pool = format!("{SEND}keepalive = {keepalive}\nkeepalive_timeout = \"1h\"");
+        let lb = Setup::http(backend.addr).pool(&pool).start();
+        let mut clients: Vec<_> = (0..6).map(|_| Wire::to(lb.addr())).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask(get("/")).status(), 200);
+        }
+        wait_until("no more than that are kept", || backend.open() == keepalive);
+        for client in &mut clients {
+            assert_eq!(client.ask(get("/")).status(), 200, "the others get a new one");
+        }
+    }
+}

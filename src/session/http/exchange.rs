@@ -8,9 +8,9 @@ use crate::base::time::Tick;
 use crate::guard::Cap;
 use crate::link::{Net, Owner, Write};
 use crate::relay::Outbox;
-use crate::session::http::Private;
 use crate::session::http::download::Download;
 use crate::session::http::upload::Upload;
+use crate::session::http::{Kept, Private};
 use crate::session::{Context, Who, write_proxy};
 use crate::shared::backend::{BackendState, Lease};
 use crate::shared::snapshot::Pool;
@@ -277,7 +277,7 @@ impl Exchange {
             let idle = match (self.fresh, pool.send_proxy) {
                 (true, _) => None,
                 (false, None) => cx.idle.take(slot, cx.now, cx.links),
-                (false, Some(_)) => private.take(slot, cx.links),
+                (false, Some(_)) => private.take(slot, cx.now, cx.links),
             };
             if let Some(link) = idle {
                 if let Some(slot) = cx.links.get_mut(link) {
@@ -415,12 +415,12 @@ impl Exchange {
         let reusable = self.upload.is_done()
             && self.download.backend_stays()
             && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
-        if reusable && pool.keepalive && pool.send_proxy.is_some() {
-            private.put(lease.backend().slot, link, cx.links);
-            return Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() };
-        }
         let place = self.idle_cap.as_ref().filter(|_| reusable).and_then(Cap::take);
         match place {
+            Some(place) if pool.send_proxy.is_some() => {
+                let due = cx.now.after(pool.keepalive_timeout);
+                private.put(Kept { backend: lease.backend().slot, link, due, _place: place }, cx.links);
+            }
             Some(place) => {
                 cx.idle.put(lease.backend().slot, link, place, pool.keepalive_timeout, cx.now, cx.links);
             }

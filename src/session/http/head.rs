@@ -57,7 +57,7 @@ impl Http {
                     }
                     let due = self.head_due(who, cx);
                     if cx.now < due {
-                        return Go::Wait(due);
+                        return Go::Wait(due.min(self.private.due()));
                     }
                     return self.too_late(who, cx);
                 }

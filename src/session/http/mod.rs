@@ -14,6 +14,7 @@ use crate::base::blocks::Chain;
 use crate::base::ids::{BackendSlot, LinkId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
+use crate::guard::Permit;
 use crate::link::{Link, Net, Read, Stream};
 use crate::relay::{Flushed, Outbox, Relay, SCRATCH};
 use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who};
@@ -53,7 +54,16 @@ pub struct Http {
 
 /// Idle connections to backends that were told of this client by a PROXY header: nobody else may use them.
 #[derive(Default)]
-struct Private(Vec<(BackendSlot, LinkId)>);
+struct Private(Vec<Kept>);
+
+/// One of them, under a place of its backend's cap.
+struct Kept {
+    backend: BackendSlot,
+    link: LinkId,
+    /// When it has been idle for long enough.
+    due: Tick,
+    _place: Permit,
+}
 
 /// Kept of these at the most.
 const PRIVATE: usize = 8;
@@ -103,7 +113,7 @@ impl Http {
     /// Serves as far as it can now.
     pub(super) fn turn<N: Net>(mut self, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
         let mut served = 0;
-        self.private.prune(cx.links);
+        self.private.prune(cx.now, cx.links);
         loop {
             let go = match std::mem::replace(&mut self.state, State::Head) {
                 State::Head => {
@@ -268,38 +278,44 @@ impl Http {
 
 impl Private {
     /// A connection to `backend` that is still open.
-    fn take<S: Stream>(&mut self, backend: BackendSlot, links: &mut Slab<LinkId, Link<S>>) -> Option<LinkId> {
-        let at = self.0.iter().position(|(slot, _)| *slot == backend)?;
-        let (_, link) = self.0.swap_remove(at);
-        if links.get(link).is_some_and(|link| !link.readable() && !link.broken()) {
-            return Some(link);
-        }
-        links.remove(link);
-        None
+    fn take<S: Stream>(
+        &mut self,
+        backend: BackendSlot,
+        now: Tick,
+        links: &mut Slab<LinkId, Link<S>>,
+    ) -> Option<LinkId> {
+        self.prune(now, links);
+        let at = self.0.iter().position(|kept| kept.backend == backend)?;
+        Some(self.0.swap_remove(at).link)
     }
 
-    fn put<S: Stream>(&mut self, backend: BackendSlot, link: LinkId, links: &mut Slab<LinkId, Link<S>>) {
+    fn put<S: Stream>(&mut self, kept: Kept, links: &mut Slab<LinkId, Link<S>>) {
         if self.0.len() < PRIVATE {
-            self.0.push((backend, link));
+            self.0.push(kept);
         } else {
-            links.remove(link);
+            links.remove(kept.link);
         }
     }
 
-    /// Closes those that their backends have closed.
-    fn prune<S: Stream>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
-        self.0.retain(|(_, id)| {
-            let open = links.get(*id).is_some_and(|link| !link.readable());
+    /// Closes those that their backends have closed, or that have been idle for long enough.
+    fn prune<S: Stream>(&mut self, now: Tick, links: &mut Slab<LinkId, Link<S>>) {
+        self.0.retain(|kept| {
+            let open = now < kept.due && links.get(kept.link).is_some_and(|link| !link.readable() && !link.broken());
             if !open {
-                links.remove(*id);
+                links.remove(kept.link);
             }
             open
         });
     }
 
+    /// When the next one has been idle for long enough.
+    fn due(&self) -> Tick {
+        self.0.iter().map(|kept| kept.due).min().unwrap_or(Tick::NEVER)
+    }
+
     fn clear<S: Stream>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
-        for (_, link) in self.0.drain(..) {
-            links.remove(link);
+        for kept in self.0.drain(..) {
+            links.remove(kept.link);
         }
     }
 }
