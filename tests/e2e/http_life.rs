@@ -3,11 +3,13 @@
 
 use std::io::Write;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::support::http::{Backend, Wire, chunked, get, ok, scripted};
 use crate::support::ports::Refusing;
-use crate::support::{Client, Pattern, Setup, proc, wait_until};
+use crate::support::{Client, Ending, Pattern, Setup, proc, wait_until};
 
 #[test]
 fn an_error_of_ours_costs_a_client_its_connection_only_where_the_next_request_is_not_certain() {
@@ -152,4 +154,63 @@ fn a_client_that_does_not_read_holds_the_backend_up_and_no_memory() {
     for _ in 0..20 {
         assert!(backend.outcome() < 100 << 20, "the backend could send without end");
     }
+}
+
+#[test]
+fn a_drain_ends_idle_connections_at_once_and_lets_answers_end() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let backend = scripted(move |mut wire| {
+        while let Some(request) = wire.next_request() {
+            if request.head.target() == "/slow" {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+                let _ = told.lock().expect("never poisoned").recv();
+                wire.send("later");
+            } else {
+                wire.send(ok("served"));
+            }
+        }
+    });
+    let mut lb = Setup::http(backend.addr).global("workers = 2\nshutdown_timeout = \"20s\"\n").start();
+    let (mut idle, mut fresh, mut slow) = (Wire::to(lb.addr()), Wire::to(lb.addr()), Wire::to(lb.addr()));
+    assert_eq!(idle.ask(get("/")).text(), "served");
+    slow.send(get("/slow"));
+    assert_eq!((slow.head().status(), &*slow.bytes(5)), (200, &b"first"[..]));
+    let asked = Instant::now();
+    lb.signal(Signal::SIGTERM);
+    idle.expect_end("an idle connection");
+    // its request may be on its way
+    let answer = fresh.ask(get("/"));
+    assert_eq!((answer.text(), answer.head.closes()), ("served", true), "one that had sent nothing yet");
+    assert!(asked.elapsed() < Duration::from_secs(5), "after {:?}", asked.elapsed());
+    assert!(lb.is_running(), "one answer is not whole");
+    tell.send(()).expect("the backend waits");
+    assert_eq!(slow.bytes(5), b"later");
+    slow.expect_end("the connection has nothing more to carry");
+    assert!(lb.wait_for_exit().success());
+    assert!(asked.elapsed() < Duration::from_secs(15), "it did not wait for the time to be over");
+}
+
+#[test]
+fn an_answer_that_begins_during_a_drain_says_that_the_connection_ends() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let backend = scripted(move |mut wire| {
+        wire.head();
+        let _ = told.lock().expect("never poisoned").recv();
+        wire.send(ok("served"));
+        wire.rest();
+    });
+    let mut lb = Setup::http(backend.addr).start();
+    let mut client = Wire::to(lb.addr());
+    client.send(get("/"));
+    wait_until("the backend is asked", || backend.open() == 1);
+    lb.signal(Signal::SIGTERM);
+    wait_until("it listens no more", || std::net::TcpStream::connect(lb.addr()).is_err());
+    tell.send(()).expect("the backend waits");
+    let answer = client.response();
+    assert_eq!(answer.text(), "served");
+    assert!(answer.head.closes(), "{:?}", answer.head);
+    assert_eq!(client.rest().1, Ending::Clean);
+    assert!(lb.wait_for_exit().success());
 }

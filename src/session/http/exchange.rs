@@ -380,7 +380,7 @@ impl Exchange {
             if whole && self.download.waiting_since.is_none() {
                 self.download.waiting_since = Some(cx.now);
             }
-            let keep = self.keep && whole;
+            let keep = self.keep && whole && !cx.draining;
             let down = self.download.pump(
                 outbox,
                 client,

@@ -55,6 +55,9 @@ impl Http {
                     if have > held && self.inbox.push(&cx.scratch[held..have], cx.blocks).is_err() {
                         return Go::Done(Close::Cut);
                     }
+                    if cx.draining && self.served && self.head_since.is_none() {
+                        return Go::Done(Close::Clean);
+                    }
                     let due = self.head_due(who, cx);
                     if cx.now < due {
                         return Go::Wait(due.min(self.private.due()));
@@ -114,7 +117,7 @@ impl Http {
             Ok(order) => order,
             Err(refusal) => {
                 // Where the next request begins is certain, and nothing else is wrong with this client.
-                let stay = may_stay && refusal.0 == 404;
+                let stay = may_stay && refusal.0 == 404 && !cx.draining;
                 self.answer(refusal.0, refusal.1, asked_head, stay, who, cx);
                 return Some(Go::On);
             }

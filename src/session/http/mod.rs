@@ -145,7 +145,7 @@ impl Http {
                             Go::On
                         }
                         Step::Fail(failure) => {
-                            let (head, stay) = (exchange.asked_head(), exchange.may_stay());
+                            let (head, stay) = (exchange.asked_head(), exchange.may_stay() && !cx.draining);
                             exchange.finish(cx);
                             self.answer(failure.status, failure.why, head, stay, who, cx);
                             Go::On
