@@ -60,9 +60,11 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
         for (from, to) in directions(session).into_iter().filter(|_| !is_over) {
             let (source, sink) = (record(world, from), record(world, to));
             let mut sockets = world.net.sockets();
-            if sockets.get(from.socket).state() == State::Connecting
-                || sockets.get(to.socket).state() == State::Connecting
-            {
+            let states = (sockets.get(from.socket).state(), sockets.get(to.socket).state());
+            if states.0 == State::Dead && states.1 == State::Connecting && from.socket == session.client.socket {
+                return Err(format!("the client of socket {} has broken, and its connect goes on", from.socket));
+            }
+            if states.0 == State::Connecting || states.1 == State::Connecting {
                 continue;
             }
             let held = source.taken - sink.sent;
@@ -72,6 +74,13 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
                     "stalled: {held} bytes held, {unread} unread, at the end: {at_end}, and there is room in socket {}",
                     to.socket
                 ));
+            }
+            if states == (State::Open, State::Open)
+                && source.end_taken
+                && held == 0
+                && !sockets.get(to.socket).is_shut()
+            {
+                return Err(format!("the end of socket {} is not passed on to socket {}", from.socket, to.socket));
             }
             let Some(died) = source.died_at else { continue };
             let last = died.max(sink.moved_at).max(to.acted_at).max(sink.died_at.unwrap_or_default());
