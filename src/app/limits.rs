@@ -1,6 +1,6 @@
 //! What the machine gives: cores, descriptors.
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use std::thread::available_parallelism;
@@ -43,12 +43,15 @@ pub(super) fn connections(configured: u32) -> u32 {
     }
 }
 
-/// Pins the calling thread to core `at`, counted round.
+/// Pins the calling thread to core `at` of those that the process may use, counted round.
 pub(super) fn pin(at: usize) {
-    let cores = available_parallelism().map_or(1, usize::from);
-    let mut set = CpuSet::new();
-    let pinned = set.set(at % cores).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    let pinned = sched_getaffinity(Pid::from_raw(0)).and_then(|allowed| {
+        let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
+        let mut set = CpuSet::new();
+        set.set(cores[at % cores.len().max(1)])?;
+        sched_setaffinity(Pid::from_raw(0), &set)
+    });
     if let Err(error) = pinned {
-        log::warn!("worker {at} cannot be pinned to core {}: {error}", at % cores);
+        log::warn!("worker {at} cannot be pinned to a core: {error}");
     }
 }

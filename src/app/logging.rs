@@ -37,7 +37,7 @@ pub(super) fn start(global: &Global, debug: bool) -> Result<Log, String> {
         None => Box::new(io::stderr()),
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            Box::new(file.map_err(|error| format!("global.log_file: {} cannot be opened: {error}", path.display()))?)
+            Box::new(file.map_err(|error| format!("global.log_file: {} cannot be opened: {error}; create its directory and allow writing to it, or change log_file", path.display()))?)
         }
     };
     let level = if debug { LevelFilter::Debug.max(global.log_level) } else { global.log_level };

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 /// How long the start waits for names to be resolved; the rest come later, by mail.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
 /// How long workers may take to end once they were told to cut everything.
-const CUT: Duration = Duration::from_secs(5);
+const CUT: Duration = Duration::from_secs(2);
 
 /// Told where everything listens.
 pub type Ready = Box<dyn FnOnce(&[Bound]) + Send>;
@@ -227,12 +227,18 @@ impl Running {
         exit
     }
 
+    fn order_all(&self, mail: impl Fn() -> WorkerMail<TcpStream>) {
+        for (at, post) in self.posts.iter().enumerate() {
+            if !post.order(mail()) {
+                log::error!("worker {at} takes no orders");
+            }
+        }
+    }
+
     /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
     fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
         log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
-        for post in &self.posts {
-            post.order(WorkerMail::Drain);
-        }
+        self.order_all(|| WorkerMail::Drain);
         let until = Instant::now() + self.shutdown_timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
         // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
@@ -241,8 +247,13 @@ impl Running {
         while left > 0 {
             select_biased! {
                 recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
+                    if cut_until.is_some() {
+                        return exit;
+                    }
                     log::warn!("ended at once by a second signal");
-                    return Exit::Done;
+                    // Not by leaving it to the kernel, which would end every connection as if it were whole.
+                    cut_until = Some(Instant::now() + CUT);
+                    self.order_all(|| WorkerMail::Cut);
                 },
                 recv(self.ended) -> _ => left -= 1,
                 default(cut_until.unwrap_or(until).saturating_duration_since(Instant::now())) => {
@@ -252,9 +263,7 @@ impl Running {
                     }
                     log::warn!("the drain has lasted for {:?}; cutting what is left", self.shutdown_timeout);
                     cut_until = Some(Instant::now() + CUT);
-                    for post in &self.posts {
-                        post.order(WorkerMail::Cut);
-                    }
+                    self.order_all(|| WorkerMail::Cut);
                 }
             }
         }

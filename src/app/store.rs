@@ -66,16 +66,17 @@ pub(super) fn open(config: &Config, workers: usize) -> Result<Sockets, BindError
                 // [::] takes IPv4 too, unless that has a listener of its own.
                 let only_v6 = address.is_ipv6() && ports_v4.contains(&address.port());
                 let fail = |error| BindError::new(listener, address, error);
-                let opened = match passed.iter().position(|socket| is_at(socket, address)) {
-                    Some(found) => share(passed.swap_remove(found), listener, workers),
-                    None => bind_all(address, only_v6, listener, workers),
+                let ours = passed.extract_if(.., |socket| is_at(socket, address)).collect::<Vec<_>>();
+                let opened = match ours.is_empty() {
+                    false => share(ours, listener, workers),
+                    true => bind_all(address, only_v6, listener, workers),
                 };
                 let opened = opened.map_err(fail)?;
                 let true_address = opened.first().map(|socket| socket.local_addr());
                 let true_address = true_address.unwrap_or(Ok(address)).map_err(fail)?;
                 sockets.bound.push(Bound { listener: listener.name.clone(), address: true_address });
-                for (worker, socket) in sockets.by_worker.iter_mut().zip(opened) {
-                    worker.push((id, socket));
+                for (at, socket) in opened.into_iter().enumerate() {
+                    sockets.by_worker[at % workers].push((id, socket));
                 }
             }
         }
@@ -122,14 +123,20 @@ fn is_at(socket: &Socket, wanted: SocketAddr) -> bool {
     socket.local_addr().is_ok_and(|address| address.as_socket() == Some(wanted))
 }
 
-/// One socket for all: each worker has a descriptor of it and takes what it can get.
-fn share(socket: Socket, listener: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
-    set_options(&socket, listener)?;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 1..workers {
-        sockets.push(TcpListener::from_std(socket.try_clone()?.into()));
+/// Sockets passed on for one address, dealt out to the workers; where there are fewer than workers, several have a
+/// descriptor of the same one and take what they can get.
+fn share(passed: Vec<Socket>, listener: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
+    let mut sockets = Vec::with_capacity(workers.max(passed.len()));
+    for socket in &passed {
+        set_options(socket, listener)?;
+        if !socket.is_listener()? {
+            socket.listen(BACKLOG)?;
+        }
     }
-    sockets.push(TcpListener::from_std(socket.into()));
+    for at in passed.len()..workers {
+        sockets.push(TcpListener::from_std(passed[at % passed.len()].try_clone()?.into()));
+    }
+    sockets.extend(passed.into_iter().map(|socket| TcpListener::from_std(socket.into())));
     Ok(sockets)
 }
 
@@ -168,7 +175,7 @@ fn set_options(socket: &Socket, listener: &Listener) -> io::Result<()> {
     let options = &listener.socket;
     if let Some(name) = &options.congestion_control {
         let set = socket.set_tcp_congestion(name.as_bytes());
-        set.map_err(|error| io::Error::new(error.kind(), format!("congestion_control {name:?}: {error}")))?;
+        set.map_err(|error| io::Error::new(error.kind(), format!("congestion_control {name:?} is not to be had ({error}); write one of net.ipv4.tcp_available_congestion_control")))?;
     }
     if options.defer_accept {
         sys::defer_accept(socket.as_fd(), DEFER)?;

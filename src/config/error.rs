@@ -40,12 +40,14 @@ pub enum ConfigError {
         why: io::Error,
     },
     /// The file is no text.
-    #[error("{file}: byte {at} is not UTF-8; save the file as UTF-8 text")]
+    #[error("{file}:{line}:{column}: there is a byte that is not UTF-8; save the file as UTF-8 text")]
     NotText {
         /// The file as the caller named it.
         file: Arc<str>,
-        /// The first such byte, counted from 1.
-        at: usize,
+        /// The line of the first such byte, counted from 1.
+        line: usize,
+        /// Its column in characters, counted from 1.
+        column: usize,
     },
     /// The file is larger than any configuration.
     #[error("{file}: is larger than {limit} bytes; is it the right file?")]

@@ -48,7 +48,12 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &name),
-        Err(error) => Err(ConfigError::NotText { file, at: error.valid_up_to() + 1 }.into()),
+        Err(error) => {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+            Err(ConfigError::NotText { file, line, column }.into())
+        }
     }
 }
 

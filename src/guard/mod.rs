@@ -62,6 +62,11 @@ pub struct Seldom {
 }
 
 impl Seldom {
+    /// Nothing was said yet.
+    pub const fn new() -> Seldom {
+        Seldom { quiet_until: AtomicU64::new(0) }
+    }
+
     /// True for one caller in any `pause` milliseconds.
     pub fn may(&self, now: Tick, pause: u64) -> bool {
         let until = self.quiet_until.load(Relaxed);

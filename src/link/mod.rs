@@ -64,6 +64,11 @@ pub fn is_local(error: &io::Error) -> bool {
     )
 }
 
+/// True for an error that means that descriptors have run out: some will come back when others leave.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Latched readiness: what the poll has told and nobody has used up yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready(u8);

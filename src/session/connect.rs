@@ -80,7 +80,11 @@ impl Connect {
             // Nothing was learnt about the backend.
             log::warn!("pool {pool}: cannot connect to {}: {error} (a shortage on this side)", self.name);
         } else if let Some(wait) = self.lease.backend().failed(now) {
-            log::warn!("pool {pool}: backend {} failed: {error}; set aside for {} s", self.name, wait / 1000);
+            log::warn!(
+                "pool {pool}: backend {} failed: {error}; others are preferred for {} s",
+                self.name,
+                wait / 1000
+            );
         }
     }
 }

@@ -92,7 +92,9 @@ impl Tunnel {
             cx.count.idle.add(1);
             log::debug!("client {}: silent for {:?}, closed", who.address, who.idle_timeout);
             // Bytes that were read and never written must not seem to be all there were.
-            let close = if self.relay.holds_blocks() { Close::Cut } else { Close::Clean };
+            let unsent =
+                [who.client, self.backend].iter().any(|id| cx.links.get(*id).is_some_and(|link| link.unsent() > 0));
+            let close = if unsent || self.relay.holds_blocks() { Close::Cut } else { Close::Clean };
             return self.done(close, cx);
         }
         let due = self.idle_due;
@@ -112,7 +114,10 @@ impl Tunnel {
             cx.count.failed.add(1);
             if let Some(wait) = state.failed(cx.now) {
                 let (pool, name) = (self.pool_name(cx), self.name(cx));
-                log::warn!("pool {pool}: backend {name} closed without a response; set aside for {} s", wait / 1000);
+                log::warn!(
+                    "pool {pool}: backend {name} closed without a response; others are preferred for {} s",
+                    wait / 1000
+                );
             }
         }
     }

@@ -2,14 +2,17 @@
 
 use crate::base::ids::ListenerId;
 use crate::guard::Permit;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Arrivals and orders a worker may have waiting; beyond it an arrival stays with the worker that has it.
 const WORKER_BOX: usize = 1024;
+/// How long an order waits for room.
+const ORDER: Duration = Duration::from_secs(1);
 /// What control may have waiting.
 const CONTROL_BOX: usize = 1024;
 
@@ -84,13 +87,18 @@ impl<S> WorkerPost<S> {
         }
     }
 
-    /// Puts mail in, waiting while the box is full. For threads that may wait: not for workers. A worker that has left
-    /// gets nothing.
-    pub fn order(&self, mail: WorkerMail<S>) {
+    /// Puts mail in, waiting for a bounded time while the box is full. For threads that may wait: not for workers. False
+    /// when the worker makes no room; one that has left gets nothing, and needs nothing.
+    pub fn order(&self, mail: WorkerMail<S>) -> bool {
         // Woken before as well, or a sleeping worker with a full box would never make room.
         self.wake();
-        if self.sender.send(mail).is_ok() {
-            self.wake();
+        match self.sender.send_timeout(mail, ORDER) {
+            Ok(()) => {
+                self.wake();
+                true
+            }
+            Err(SendTimeoutError::Timeout(_)) => false,
+            Err(SendTimeoutError::Disconnected(_)) => true,
         }
     }
 
@@ -112,7 +120,24 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// True for an error of accept(2) that means we are short of something, and not that one connection went wrong.
-pub fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+/// True for an error of accept(2) that is about one connection, which is gone: the next one may be well (accept(2), "Error
+/// handling").
+pub fn is_of_one(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+                | libc::ETIMEDOUT
+        )
+    )
 }

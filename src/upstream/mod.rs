@@ -5,11 +5,18 @@
 use crate::base::ids::{LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
-use crate::link::{Link, Net, is_local};
+use crate::guard::Seldom;
+use crate::link::{Link, Net, Stream, is_local, is_out_of_descriptors};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How soon a dial is tried again that failed for want of descriptors, in milliseconds.
+const SHORT_STEP: u64 = 25;
+/// How soon that may be warned of again, in milliseconds.
+const QUIET: u64 = 60_000;
+static SHORTAGES: Seldom = Seldom::new();
 
 /// A backend that is being connected to: its addresses are tried one after the other.
 ///
@@ -85,6 +92,17 @@ impl Attempt {
             self.due = Tick(now.0 + (self.until.0.saturating_sub(now.0)).div_ceil(left));
             match self.dial(net, links, session, address) {
                 Ok(link) => self.link = Some(link),
+                Err(error) if is_out_of_descriptors(&error) && now < self.until => {
+                    // Somebody will leave: the client waits, as those do who are not accepted yet.
+                    if SHORTAGES.may(now, QUIET) {
+                        log::warn!(
+                            "backends cannot be connected to for now: {error}; clients wait for connect_timeout"
+                        );
+                    }
+                    self.next -= 1;
+                    self.error = Some(error);
+                    return Progress::Wait(Tick(now.0 + SHORT_STEP).min(self.until));
+                }
                 Err(error) => self.error = Some(error),
             }
         }
@@ -104,14 +122,92 @@ impl Attempt {
         Ok(id)
     }
 
-    /// Gives the attempt up: closes what is being connected.
-    pub fn abandon<S>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
-        if let Some(id) = self.link.take() {
-            links.remove(id);
+    /// Gives the attempt up: closes what is being connected. By a reset, or a backend that has accepted meanwhile would
+    /// take it for a client that had nothing to say.
+    pub fn abandon<S: Stream>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
+        if let Some(mut link) = self.link.take().and_then(|id| links.remove(id)) {
+            link.set_cut();
         }
     }
 }
 
 fn no_address() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "its name does not resolve")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::slab::Key;
+    use crate::link::Ready;
+    use std::io::IoSlice;
+
+    /// A stream that nobody reads or writes.
+    struct Nothing;
+
+    impl Stream for Nothing {
+        fn recv(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn send(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn shutdown(&mut self) {}
+        fn unsent(&self) -> usize {
+            0
+        }
+        fn set_cut(&mut self) {}
+        fn set_nodelay(&mut self) {}
+        fn failure(&mut self) -> Option<io::Error> {
+            None
+        }
+    }
+
+    /// Answers dials with these errors in turn, and then with streams.
+    struct Answers(Vec<i32>);
+
+    impl Net for Answers {
+        type Stream = Nothing;
+        fn dial(&mut self, _: SocketAddr) -> io::Result<Nothing> {
+            self.0.pop().map_or(Ok(Nothing), |errno| Err(io::Error::from_raw_os_error(errno)))
+        }
+        fn watch(&mut self, _: &mut Nothing, _: LinkId) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn out_of_descriptors_it_waits_and_then_tries_the_same_address_again() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let mut attempt = Attempt::new(Arc::new([address]), Tick(0), Duration::from_secs(2));
+        let (mut links, session) = (Slab::new(), SessionId::new(0, 1));
+        let mut net = Answers(vec![libc::ENFILE, libc::EMFILE]);
+        for now in [0, SHORT_STEP] {
+            let progress = attempt.turn(&mut net, &mut links, session, Tick(now));
+            assert!(matches!(progress, Progress::Wait(due) if due == Tick(now + SHORT_STEP)), "at {now}");
+            assert_eq!(links.len(), 0);
+        }
+        let now = Tick(2 * SHORT_STEP);
+        assert!(matches!(attempt.turn(&mut net, &mut links, session, now), Progress::Wait(_)), "it is being connected");
+        let link = links.iter().next().map(|(id, _)| id).expect("there is a link now");
+        links.get_mut(link).unwrap().latch(Ready::OUT);
+        assert!(matches!(attempt.turn(&mut net, &mut links, session, now), Progress::Connected(id) if id == link));
+    }
+
+    #[test]
+    fn a_shortage_that_lasts_ends_with_connect_timeout_and_is_our_own() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let mut attempt = Attempt::new(Arc::new([address]), Tick(0), Duration::from_millis(100));
+        let mut links = Slab::new();
+        let mut net = Answers(vec![libc::EMFILE; 100]);
+        let mut now = Tick(0);
+        let last = loop {
+            match attempt.turn(&mut net, &mut links, SessionId::new(0, 1), now) {
+                Progress::Wait(due) => now = due,
+                other => break other,
+            }
+        };
+        assert!(last.is_local(), "no evidence against the backend");
+        assert!((100..200).contains(&now.0), "it ended at {now:?}");
+    }
 }

@@ -2,8 +2,8 @@
 
 use crate::base::ids::ListenerId;
 use crate::base::time::Tick;
-use crate::guard::{Cap, Permit, Seldom};
-use crate::shared::mail::{Arrival, canonical, is_shortage};
+use crate::guard::{Cap, Seldom};
+use crate::shared::mail::{Arrival, canonical, is_of_one};
 use crate::shared::snapshot::Listener;
 use mio::net::{TcpListener, TcpStream};
 use std::io::ErrorKind;
@@ -64,26 +64,25 @@ impl Door {
             if full {
                 return self.pause(now, "its worker holds as much memory for slow readers as it may");
             }
-            let Some(permits) = self.permits(process) else {
-                return self.pause(now, "it is at max_connections");
+            let Some(whole) = process.take() else {
+                return self.pause(now, "the process is at global.max_connections, or at what its descriptors allow");
             };
+            let Some(own) = self.connections.take() else {
+                return self.pause(now, "it is at its max_connections");
+            };
+            let permits = (whole, own);
             match self.socket.accept() {
                 Ok((stream, client)) => {
                     take(Arrival { stream, client: canonical(client), listener: self.listener, permits });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Stop::Empty,
-                Err(error) if is_shortage(&error) => return self.pause(now, &error.to_string()),
-                // One client gave up before it was accepted, or its network did (accept(2), "Error handling").
-                Err(error) => {
-                    log::debug!("listener {}: a connection was lost before it was accepted: {error}", self.name)
+                Err(error) if is_of_one(&error) => {
+                    log::debug!("listener {}: a connection was lost before it was accepted: {error}", self.name);
                 }
+                Err(error) => return self.pause(now, &error.to_string()),
             }
         }
         Stop::Budget
-    }
-
-    fn permits(&self, process: &Arc<Cap>) -> Option<(Permit, Permit)> {
-        Some((process.take()?, self.connections.take()?))
     }
 
     fn pause(&mut self, now: Tick, why: &str) -> Stop {

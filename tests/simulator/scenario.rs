@@ -195,7 +195,7 @@ fn answers(kind: bool, dice: &mut Dice) -> Answers {
         match dice.below(10) {
             0 => {
                 return Answers::Fails(dice.pick(&[
-                    libc::EMFILE,
+                    libc::EACCES,
                     libc::EADDRNOTAVAIL,
                     libc::EAGAIN,
                     libc::ENETUNREACH,
