@@ -2,12 +2,14 @@
 //! meant for another.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::http::{Backend, Wire, ask, chunked, get, ok, scripted};
 use crate::support::ports::{Blackhole, Refusing};
-use crate::support::{Client, Ending, PATIENCE, Setup, wait_until};
+use crate::support::{Client, Ending, PATIENCE, Setup};
 
 const POST: &str = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
 
@@ -78,8 +80,8 @@ fn an_answer_that_is_cut_short_never_looks_whole() {
         ),
     ];
     for (why, version, head, body) in rows {
-        let (tell, go) = std::sync::mpsc::channel::<()>();
-        let go = std::sync::Mutex::new(go);
+        let (tell, go) = channel::<()>();
+        let go = Mutex::new(go);
         let backend = scripted(move |mut wire| {
             wire.request();
             wire.send(head);
@@ -118,8 +120,8 @@ fn what_arrived_before_the_cut_is_delivered_before_the_cut() {
 #[test]
 fn a_chunk_that_goes_wrong_later_cuts_the_answer() {
     for version in ["1.1", "1.0"] {
-        let (tell, go) = std::sync::mpsc::channel::<()>();
-        let go = std::sync::Mutex::new(go);
+        let (tell, go) = channel::<()>();
+        let go = Mutex::new(go);
         let backend = scripted(move |mut wire| {
             wire.request();
             wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n");
@@ -223,7 +225,7 @@ fn both_framings_in_an_answer_are_read_as_chunks_and_the_connection_is_not_kept(
 #[test]
 fn a_connection_closed_as_it_is_used_again_costs_an_idempotent_request_nothing() {
     // serves one request and closes when the second comes: what a backend's own keep-alive timeout looks like
-    let posts = std::sync::Arc::new(AtomicUsize::new(0));
+    let posts = Arc::new(AtomicUsize::new(0));
     let count = posts.clone();
     let backend = scripted(move |mut wire| {
         let request = wire.request();
@@ -347,17 +349,18 @@ fn a_backend_that_began_an_answer_is_not_repeated() {
 
 #[test]
 fn a_client_that_leaves_takes_its_request_along() {
-    let backend = scripted(|mut wire| {
-        // The client may leave before its request is passed on.
-        wire.next_request().map(|_| wire.rest().0).unwrap_or_default()
+    let (tell, told) = channel();
+    let backend = scripted(move |mut wire| {
+        wire.request();
+        tell.send(()).expect("the test waits");
+        wire.rest().0
     });
     let lb = Setup::http(backend.addr).start();
     for _ in 0..10 {
         let mut client = Wire::to(lb.addr());
         client.send(get("/"));
-        wait_until("the backend is asked", || backend.open() == 1);
+        told.recv_timeout(PATIENCE).expect("the backend is asked");
         client.stream.reset();
         assert_eq!(backend.outcome(), b"", "its connection ends too");
-        wait_until("and is gone", || backend.open() == 0);
     }
 }

@@ -16,6 +16,7 @@ mod http_backends;
 mod http_bulk;
 mod http_fields;
 mod http_flow;
+mod http_programs;
 mod http_proxy_header;
 mod http_refusals;
 mod http_routes;

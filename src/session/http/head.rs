@@ -129,6 +129,10 @@ impl Http {
     }
 }
 
+/// Told as Host for an HTTP/1.0 client that names none: an empty one is refused by many servers, and ours to the backend
+/// is HTTP/1.1, which must have one (RFC 9112, section 3.2). The backend is not picked yet, so its name cannot be told.
+const NO_HOST: &str = "localhost";
+
 /// What a request comes to: an order for an exchange with its head in `out`, or an answer of our own.
 fn decide(
     request: &Request<'_>,
@@ -158,7 +162,8 @@ fn decide(
     };
     let peer = who.address;
     let trusted = http.trusted.contains(peer.ip());
-    let forward = Forward { peer: peer.ip(), proto: "http", trusted, default_host: "", close: false, upgrade: true };
+    let forward =
+        Forward { peer: peer.ip(), proto: "http", trusted, default_host: NO_HOST, close: false, upgrade: true };
     write_request(out, request, &forward);
     Ok(Order {
         pool,

@@ -143,10 +143,13 @@ pub fn postgres() -> Program {
     })
 }
 
-/// An nginx with a page of its own: `/` answers `hello`, and `/file` with what `file` holds.
+/// An nginx with a page of its own: `/` answers `hello`, and `/file` with what `file` holds; PUT below `/up/`.
 pub fn nginx(file: &[u8]) -> Program {
     start("nginx", Signal::SIGTERM, |port, dir| {
         std::fs::write(dir.join("file"), file).expect("the directory is ours");
+        // its workers are another user's when we are root
+        std::fs::create_dir(dir.join("up")).expect("the directory is ours");
+        std::fs::set_permissions(dir.join("up"), PermissionsExt::from_mode(0o777)).expect("it is ours");
         let here = dir.display();
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {here}/{kind};\n"))
@@ -155,7 +158,8 @@ pub fn nginx(file: &[u8]) -> Program {
             "daemon off;\nworker_processes 1;\npid {here}/pid;\nerror_log {here}/error.log;\n\
              events {{ worker_connections 512; }}\n\
              http {{\n{temp}access_log off;\nkeepalive_requests 1000000;\nserver {{\nlisten 127.0.0.1:{port};\n\
-             add_header x-port {port};\nlocation = / {{ return 200 \"hello\"; }}\nlocation = /file {{ root {here}; }}\n}}\n}}\n"
+             add_header x-port {port};\nlocation = / {{ return 200 \"hello\"; }}\nlocation = /file {{ root {here}; }}\n\
+             location /up/ {{ root {here}; dav_methods PUT; client_max_body_size 100m; }}\n}}\n}}\n"
         );
         std::fs::write(dir.join("nginx.conf"), config).expect("the directory is ours");
         let mut command = Command::new("nginx");
@@ -167,6 +171,20 @@ pub fn nginx(file: &[u8]) -> Program {
             up || child.try_wait().expect("it is our child").is_some()
         });
         up.then_some(child)
+    })
+}
+
+/// An application on aiohttp, in Debian's python3: what `app.py` says.
+pub fn aiohttp() -> Program {
+    start("aiohttp", Signal::SIGTERM, |port, dir| {
+        std::fs::write(dir.join("app.py"), include_str!("app.py")).expect("the directory is ours");
+        std::fs::write(dir.join("file"), super::Pattern { seed: 61 }.bytes(0, 3_000_000)).expect("the same");
+        // the one that has Debian's packages, whatever else is on PATH
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-I", "-u"]).arg(dir.join("app.py")).arg(port.to_string()).current_dir(dir);
+        let mut child = spawn(command.stdout(Stdio::piped()));
+        let output = child.stdout.take().expect("piped");
+        ready_when_it_says("Running on", child, output)
     })
 }
 
