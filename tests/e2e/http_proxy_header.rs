@@ -1,9 +1,14 @@
-//! The PROXY protocol on the way in: the address that the header tells is the client's, and nothing else gets through.
+//! The PROXY protocol both ways: the address that the header tells is the client's, nothing else gets through, and a
+//! backend that wants a header gets one on each connection, about whom that connection is for.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::support::http::{Backend, Wire, get};
-use crate::support::{Client, PATIENCE, Server, Setup};
+use proxy_header::{ParseConfig, ProxyHeader};
+
+use crate::support::http::{Backend, Wire, get, ok, scripted};
+use crate::support::ports::Refusing;
+use crate::support::{Client, Ending, PATIENCE, Server, Setup, wait_until};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -149,4 +154,123 @@ fn without_accept_proxy_a_header_is_no_request() {
     wire.send(["PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n", &get("/")].concat());
     assert_eq!(wire.response().status(), 400);
     assert_eq!(backend.accepted(), 0);
+}
+
+/// What the header of this version says that a connection begins with: from where to where. A well-kept reader of
+/// both versions does the reading.
+fn introduction(wire: &mut Wire, version: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let bytes = if version == "v1" {
+        wire.until(b"\r\n").expect("a line")
+    } else {
+        let mut bytes = wire.bytes(16);
+        let length = u16::from_be_bytes([bytes[14], bytes[15]]);
+        bytes.extend(wire.bytes(length.into()));
+        bytes
+    };
+    assert_eq!(bytes.starts_with(b"PROXY "), version == "v1", "{bytes:?}");
+    let (header, used) = ProxyHeader::parse(&bytes, ParseConfig::default()).expect("a PROXY header");
+    assert_eq!(used, bytes.len());
+    header.proxied_address().map(|told| (told.source, told.destination))
+}
+
+#[test]
+fn a_backend_is_told_who_the_client_is_and_where_it_came_in() {
+    for protocol in ["http", "tcp"] {
+        for version in ["v1", "v2"] {
+            let backend = scripted(move |mut wire| {
+                let told = introduction(&mut wire, version);
+                wire.request();
+                wire.send(ok("served"));
+                told
+            });
+            let setup = Setup { protocol, ..Setup::to(backend.addr) };
+            let lb = setup.pool(&format!("send_proxy = \"{version}\"")).start();
+            let mut client = Wire::to(lb.addr());
+            let from = client.stream.local_addr().expect("connected");
+            assert_eq!(client.ask(get("/")).text(), "served", "{protocol} {version}");
+            assert_eq!(backend.outcome(), Some((from, lb.addr())), "{protocol} {version}");
+        }
+    }
+}
+
+#[test]
+fn what_a_header_told_us_is_what_we_tell() {
+    for (protocol, version) in [("http", "v1"), ("http", "v2"), ("tcp", "v1"), ("tcp", "v2")] {
+        let backend = scripted(move |mut wire| {
+            let told = introduction(&mut wire, version);
+            wire.request();
+            wire.send(ok("served"));
+            told
+        });
+        let setup = Setup { protocol, ..Setup::to(backend.addr) }.listener("accept_proxy = true");
+        let lb = setup.pool(&format!("send_proxy = \"{version}\"")).start();
+        let rows = [
+            ("PROXY TCP4 192.0.2.7 198.51.100.1 5000 80\r\n", "192.0.2.7:5000", "198.51.100.1:80"),
+            ("PROXY TCP6 2001:db8::7 2001:db8::1 5000 80\r\n", "[2001:db8::7]:5000", "[2001:db8::1]:80"),
+        ];
+        for (header, source, destination) in rows {
+            let mut client = Wire::to(lb.addr());
+            client.send(header);
+            assert_eq!(client.ask(get("/")).text(), "served");
+            let expected = (source.parse().expect("an address"), destination.parse().expect("an address"));
+            assert_eq!(backend.outcome(), Some(expected), "{protocol} {version}: {header}");
+        }
+    }
+}
+
+/// A backend that wants a header, answers with the port it was told, and keeps the connection.
+fn telling_ports() -> Server {
+    scripted(|mut wire| {
+        let (client, _) = introduction(&mut wire, "v1").expect("an address");
+        while wire.next_request().is_some() {
+            wire.send(ok(client.port().to_string()));
+        }
+    })
+}
+
+const SEND: &str = "send_proxy = \"v1\"\n";
+
+#[test]
+fn a_connection_told_of_one_client_never_carries_another() {
+    let backend = telling_ports();
+    let lb = Setup::http(backend.addr).global("workers = 1\n").pool(SEND).start();
+    let mut clients: Vec<_> = (0..5).map(|_| Wire::to(lb.addr())).collect();
+    for _ in 0..5 {
+        for client in &mut clients {
+            let port = client.stream.local_addr().expect("connected").port().to_string();
+            assert_eq!(client.ask(get("/")).text(), port);
+        }
+    }
+    assert_eq!(backend.accepted(), clients.len(), "and each client's is used again");
+    drop(clients);
+    wait_until("they end with their clients", || backend.open() == 0);
+}
+
+#[test]
+fn a_header_is_sent_once_more_when_another_backend_is_tried() {
+    let (refusing, backend) = (Refusing::new(), telling_ports());
+    let lb = Setup::http(refusing.addr).backend(backend.addr).pool(SEND).start();
+    for _ in 0..4 {
+        let mut client = Wire::to(lb.addr());
+        let port = client.stream.local_addr().expect("connected").port().to_string();
+        assert_eq!(client.ask(get("/")).text(), port);
+    }
+}
+
+#[test]
+fn bytes_on_an_idle_connection_told_of_a_client_are_never_an_answer() {
+    let backend = scripted(|mut wire| {
+        introduction(&mut wire, "v1");
+        wire.request();
+        wire.send(ok("first"));
+        std::thread::sleep(Duration::from_millis(20));
+        wire.try_send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+        wire.rest().0
+    });
+    let lb = Setup::http(backend.addr).pool(SEND).start();
+    let mut client = Wire::to(lb.addr());
+    for _ in 0..5 {
+        assert_eq!(client.ask(get("/")).text(), "first");
+        assert_eq!(String::from_utf8_lossy(&backend.outcome()), "", "no second request on it");
+    }
 }
