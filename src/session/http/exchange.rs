@@ -380,7 +380,7 @@ impl Exchange {
             if whole && self.download.waiting_since.is_none() {
                 self.download.waiting_since = Some(cx.now);
             }
-            let keep = self.keep && whole;
+            let keep = self.keep && whole && !cx.draining;
             let down = self.download.pump(
                 outbox,
                 client,
@@ -412,7 +412,8 @@ impl Exchange {
             log::info!("pool {}: backend answers again", pool.name);
         }
         self.way = Way::None;
-        let reusable = self.upload.is_done()
+        let reusable = !cx.draining
+            && self.upload.is_done()
             && self.download.backend_stays()
             && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
         if reusable && pool.keepalive && pool.send_proxy.is_some() {
