@@ -142,19 +142,21 @@ fn share(passed: Vec<Socket>, listener: &Listener, workers: usize) -> io::Result
 
 /// A socket a worker, between which the kernel spreads what comes in (`SO_REUSEPORT`, socket(7)).
 fn bind_all(address: SocketAddr, only_v6: bool, listener: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // First without SO_REUSEPORT: with it, an address that another process has with SO_REUSEPORT could be bound, and the
-    // two would share its clients.
-    let probe = bind_one(address, only_v6, false)?;
-    let address = probe.local_addr()?.as_socket().unwrap_or(address);
-    drop(probe);
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        let socket = bind_one(address, only_v6, true)?;
+    // The first without SO_REUSEPORT: with it, an address that another process has with SO_REUSEPORT could be bound, and
+    // the two would share its clients. It gets the option once the address is its own, and the others join it.
+    let first = bind_one(address, only_v6, false)?;
+    first.set_reuse_port(true)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(bind_one(address, only_v6, true)?);
+    }
+    let listening = sockets.into_iter().map(|socket| {
         set_options(&socket, listener)?;
         socket.listen(BACKLOG)?;
-        sockets.push(TcpListener::from_std(socket.into()));
-    }
-    Ok(sockets)
+        Ok(TcpListener::from_std(socket.into()))
+    });
+    listening.collect()
 }
 
 fn bind_one(address: SocketAddr, only_v6: bool, reuse_port: bool) -> io::Result<Socket> {

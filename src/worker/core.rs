@@ -204,6 +204,7 @@ impl<N: Net> Core<N> {
         let mut who = session.who;
         let mut cx = Context {
             now,
+            draining: self.draining,
             net: &mut self.net,
             links: &mut self.links,
             spare: &mut self.spare,
@@ -291,6 +292,21 @@ impl<N: Net> Core<N> {
         for id in links {
             if let Some(mut link) = self.links.remove(id) {
                 link.set_cut();
+            }
+        }
+    }
+
+    /// From now on sessions end as soon as they can: every one is stepped, so that those who wait for a next request leave.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.idle.clear(&mut self.links);
+        let sessions: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        for id in sessions {
+            if let Some(session) = self.sessions.get_mut(id)
+                && !session.queued
+            {
+                session.queued = true;
+                self.queue.push_back(Task::Session(id));
             }
         }
     }

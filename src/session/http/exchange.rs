@@ -320,7 +320,7 @@ impl Exchange {
             // It closed an idle connection just as we used it: no evidence, and the same backend may be asked again.
             if may_repeat {
                 self.fresh = true;
-                self.upload.repeat();
+                self.upload.repeat(cx.blocks);
                 self.download.repeat(cx.blocks);
                 cx.count.retried.add(1);
                 return Ok(());
@@ -335,7 +335,7 @@ impl Exchange {
         if !may_repeat {
             return Err(Step::Fail(failed));
         }
-        self.upload.repeat();
+        self.upload.repeat(cx.blocks);
         self.download.repeat(cx.blocks);
         self.try_another(failed, pool, cx).map_err(Step::Fail)
     }
@@ -412,7 +412,8 @@ impl Exchange {
             log::info!("pool {}: backend answers again", pool.name);
         }
         self.way = Way::None;
-        let reusable = self.upload.is_done()
+        let reusable = !cx.draining
+            && self.upload.is_done()
             && self.download.backend_stays()
             && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
         let place = self.idle_cap.as_ref().filter(|_| reusable).and_then(Cap::take);

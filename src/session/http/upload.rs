@@ -75,7 +75,11 @@ impl Upload {
     }
 
     /// From the beginning, on another connection.
-    pub(super) fn repeat(&mut self) {
+    pub(super) fn repeat(&mut self, blocks: &mut Blocks) {
+        if self.sent {
+            // What is held is the rest of a head: behind the next one it would be a body, or another request.
+            self.outbox.clear(blocks);
+        }
         self.head_sent = false;
         self.sent = false;
     }
