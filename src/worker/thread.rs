@@ -219,7 +219,6 @@ impl Loop {
             {
             }
         }
-        self.core.drain();
     }
 }
 
