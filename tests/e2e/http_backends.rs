@@ -364,3 +364,17 @@ fn a_client_that_leaves_takes_its_request_along() {
         assert_eq!(backend.outcome(), b"", "its connection ends too");
     }
 }
+
+#[test]
+fn a_body_that_came_with_its_head_goes_along_when_another_backend_is_tried() {
+    let (refusing, other) = (Refusing::new(), Backend::new(|request| ok(&request.body)));
+    for size in [1, 5_000, 50_000, 1_000_000] {
+        // anew each time: one that has refused is set aside
+        let lb = Setup::http(refusing.addr).backend(other.addr()).start();
+        let body = crate::support::Pattern { seed: 82 }.bytes(0, size);
+        for _ in 0..3 {
+            let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+            assert!(ask(lb.addr(), [request.as_bytes(), &body].concat()).body == body, "{size} bytes");
+        }
+    }
+}

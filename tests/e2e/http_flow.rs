@@ -402,3 +402,46 @@ fn a_client_that_sends_on_for_a_while_still_reads_the_early_answer() {
     assert_eq!((answer.status(), answer.text()), (401, "no"));
     client.expect_end("and then the end");
 }
+
+#[test]
+fn interim_and_final_responses_may_be_cut_anywhere() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let whole = [early.as_bytes(), early.as_bytes(), &ok("answer")].concat();
+    let sent = whole.clone();
+    let backend = scripted(move |mut wire| {
+        while let Some(request) = wire.next_request() {
+            let (first, second) = sent.split_at(request.text().parse().expect("where to cut"));
+            wire.send(first);
+            // so that it is read before the rest comes
+            thread::sleep(std::time::Duration::from_millis(1));
+            wire.send(second);
+        }
+    });
+    let lb = Setup::http(backend.addr).start();
+    let mut client = Wire::to(lb.addr());
+    for cut in 1..whole.len() {
+        let cut = cut.to_string();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{cut}", cut.len()));
+        assert_eq!((client.head().status(), client.head().status()), (103, 103), "cut at {cut}");
+        assert_eq!(client.response().text(), "answer", "cut at {cut}");
+    }
+}
+
+#[test]
+fn the_largest_head_and_a_body_in_one_write_arrive() {
+    let backend = Backend::new(|_| ok("fine"));
+    let lb = Setup::http(backend.addr()).listener("max_header_size = \"48KiB\"").start();
+    let body = Pattern { seed: 74 }.bytes(0, 40_000);
+    for framing in ["Content-Length: 40000", "Transfer-Encoding: chunked"] {
+        let begin = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\nX: ");
+        let value = "v".repeat(48 * 1024 - begin.len() - 4);
+        let coded = if framing.starts_with('C') { body.clone() } else { chunked(&body, 1000, "") };
+        let all = [begin.as_bytes(), value.as_bytes(), b"\r\n\r\n", &coded].concat();
+        let mut client = Wire::to(lb.addr());
+        for _ in 0..3 {
+            assert_eq!(client.ask(&all).status(), 200, "{framing}");
+            let seen = backend.only();
+            assert!(seen.head.get("x") == Some(&*value) && seen.body == body, "{framing}");
+        }
+    }
+}
