@@ -94,8 +94,6 @@ pub struct Context<'a, N: Net> {
     pub snapshot: &'a Snapshot,
     /// What it counts in.
     pub count: &'a Cell,
-    /// The worker is about to go: a connection that carries nothing now is not to be kept.
-    pub draining: bool,
 }
 
 impl<N: Net> Context<'_, N> {

@@ -215,7 +215,6 @@ impl<N: Net> Core<N> {
             scratch: &mut self.scratch,
             snapshot: self.member.snapshot(),
             count: self.stats.cell(usize::from(self.member.worker().0)),
-            draining: self.draining,
         };
         // The phase was moved into the step: a panic drops it, and with it its lease and blocks.
         let (phase, due, again) = match catch_unwind(AssertUnwindSafe(|| step(&mut who, &mut cx))) {
@@ -315,20 +314,6 @@ impl<N: Net> Core<N> {
     fn cut(&mut self, id: SessionId) {
         self.cut_links(|session| session == id);
         self.end(id, Close::Cut);
-    }
-
-    /// From now on sessions end as soon as nothing is asked of them; those where that is so already hear of it.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        let sessions: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
-        for id in sessions {
-            if let Some(session) = self.sessions.get_mut(id)
-                && !session.queued
-            {
-                session.queued = true;
-                self.queue.push_back(Task::Session(id));
-            }
-        }
     }
 
     /// Ends every session by a reset of both sides.
