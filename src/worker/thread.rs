@@ -211,7 +211,6 @@ impl Loop {
     fn drain(&mut self, now: Tick) {
         self.draining = true;
         self.core.member.leave();
-        self.core.drain();
         for door in self.doors.iter_mut().filter_map(Option::take) {
             let mut door = door;
             let core = &mut self.core;

@@ -50,8 +50,6 @@ impl Http {
                     have += n;
                     fresh = true;
                 }
-                // Nothing was asked for, and the worker is about to end.
-                Read::Empty if cx.draining && have == 0 && self.served => return Go::Done(Close::Clean),
                 Read::Empty => {
                     let held = self.inbox.len();
                     if have > held && self.inbox.push(&cx.scratch[held..have], cx.blocks).is_err() {
