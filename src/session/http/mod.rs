@@ -116,6 +116,7 @@ impl Http {
         self.private.prune(cx.now, cx.links);
         loop {
             let go = match std::mem::replace(&mut self.state, State::Head) {
+                State::Head if !self.outbox.is_empty() => self.deliver(who, cx),
                 State::Head => {
                     served += 1;
                     if served > BUDGET {
@@ -206,12 +207,24 @@ impl Http {
         if let Some(client) = cx.links.get_mut(who.client) {
             self.outbox.put([cx.out, &[]], client, cx.blocks);
         }
-        if stay && self.outbox.is_empty() {
+        if stay {
             self.served = true;
             self.since = cx.now;
             self.state = State::Head;
         } else {
             self.leave(who, cx, true);
+        }
+    }
+
+    /// An answer of our own that a slow client has not taken yet: its next request waits behind that.
+    fn deliver<N: Net>(&mut self, who: &Who, cx: &mut Context<'_, N>) -> Go {
+        let due = self.head_due(who, cx);
+        let Some(client) = cx.links.get_mut(who.client) else { return Go::Done(Close::Clean) };
+        match self.outbox.flush(client, cx.blocks) {
+            Flushed::All => Go::On,
+            Flushed::Full if cx.now < due => Go::Wait(due),
+            Flushed::Full => Go::Done(Close::Cut),
+            Flushed::Broken => Go::Done(Close::Clean),
         }
     }
 

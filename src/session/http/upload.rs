@@ -121,10 +121,16 @@ impl Upload {
             let have = self.head.peek(scratch);
             let more = if self.ended || !self.outbox.is_empty() { 0 } else { inbox.len().min(FIRST) };
             let (head, rest) = scratch.split_at_mut(have);
+            let mut whole = false;
             if more > 0 {
                 let n = inbox.peek(&mut rest[..more]);
                 let used = self.encode(&rest[..n], out)?;
                 inbox.consume(used, blocks);
+                if self.ended && self.head.room() >= out.len() && self.head.push(out, blocks).is_ok() {
+                    // The whole body came with the head: both are kept, and can be sent again as one.
+                    self.consumed = false;
+                    whole = true;
+                }
             } else {
                 out.clear();
             }
@@ -140,7 +146,7 @@ impl Upload {
             }
             if self.outbox.put([head, out], backend, blocks) == Flushed::Broken {
                 // Nothing was sent, and nothing is lost: another connection gets all of it.
-                if !self.outbox.hold(out, blocks) {
+                if !whole && !self.outbox.hold(out, blocks) {
                     return Err(Stop::Client);
                 }
                 return Ok(progress);

@@ -2,11 +2,11 @@
 
 use super::ledger::{Attempt, Ledger, is_known, truth};
 use super::parser::{Framing, Head, Parser, Part};
-use super::plan::{Answer, Body, Ending, Meets, Then, When};
+use super::plan::{Answer, Body, Ending, Ends, Meets, Then, When};
 use super::render::{self, EXTRA, GARBAGE, TRAILERS_KEPT, in_tunnel, said};
 use crate::script::Shape;
 use l4lb::base::time::Tick;
-use l4lb::link::scripted::{Dice, End, Socket, State};
+use l4lb::link::scripted::{Dice, End, Record, Socket, State};
 
 /// After so many acts everything is twice as big.
 const WIDER: u32 = 150;
@@ -22,7 +22,7 @@ pub(crate) struct Conn {
     /// Requests begun on it.
     pub(crate) requests: u64,
     /// No further request may come: why.
-    spoilt: Option<&'static str>,
+    spoilt: Option<String>,
     /// Bytes read, and bytes sent that belong to responses.
     got: u64,
     sent: u64,
@@ -30,6 +30,12 @@ pub(crate) struct Conn {
     extra: Option<(Tick, bool)>,
     ends: Option<(Tick, Ending)>,
     tunnel: Option<Tunnel>,
+    /// Bytes of whole requests.
+    asked: u64,
+    /// What l4lb had sent when it had read more than was owed.
+    overread_at: Option<u64>,
+    /// It says nothing more, and does not listen.
+    is_silent: bool,
     pub(crate) left: bool,
     saw: Option<End>,
     acts: u32,
@@ -43,6 +49,7 @@ struct Serving {
     body_got: u64,
     whole: bool,
     due: Option<Tick>,
+    head: u64,
     out: Vec<u8>,
     sent: usize,
     is_answered: bool,
@@ -69,6 +76,9 @@ impl Conn {
             extra: None,
             ends: None,
             tunnel: None,
+            asked: 0,
+            overread_at: None,
+            is_silent: false,
             left: false,
             saw: None,
             acts: 0,
@@ -79,6 +89,21 @@ impl Conn {
     /// Bytes moved at once, at most.
     pub(crate) fn grain(&self) -> usize {
         self.shape.grain
+    }
+
+    /// Who was told more than is owed is to say nothing more.
+    pub(crate) fn check_overread(&mut self, record: &Record) -> Result<(), String> {
+        match self.overread_at {
+            Some(sent) if record.sent > sent => {
+                Err(format!("socket {}: it goes on after it has said more than it was asked", self.socket))
+            }
+            // It may have asked for the next thing before that came.
+            None if record.taken > self.sent && record.sent <= self.asked && self.tunnel.is_none() => {
+                self.overread_at = Some(record.sent);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// When it goes on by itself.
@@ -127,7 +152,7 @@ impl Conn {
         let bytes = socket.far_read(most);
         self.got += bytes.len() as u64;
         self.parser.push(&bytes);
-        if !bytes.is_empty() {
+        if !bytes.is_empty() || self.tunnel.is_some() {
             self.understand(socket, ledger).map_err(|why| format!("backend's socket {}: {why}", self.socket))?;
         }
         let saw = socket.far_end();
@@ -148,7 +173,7 @@ impl Conn {
                 ledger.requests[tunnel.id].tunnelled = tunnel.got;
                 return if tunnel.got <= tunnel.length { Ok(()) } else { Err("more than was said".into()) };
             }
-            if let Meets::Slams(..) = self.meets {
+            if self.is_silent {
                 return Ok(());
             }
             let Some(serving) = &mut self.serving else {
@@ -195,6 +220,7 @@ impl Conn {
                     let with = matches!(body, Body::Chunked { trailers: true, .. });
                     check_trailers(&trailers, with)?;
                     serving.whole = true;
+                    self.asked = self.got - self.parser.left().len() as u64;
                     request.attempts[serving.attempt].whole = true;
                 }
             }
@@ -202,11 +228,11 @@ impl Conn {
     }
 
     fn begin(&mut self, head: &Head, socket: &Socket, ledger: &mut Ledger) -> Result<(), String> {
-        if let Some(why) = self.spoilt {
+        if let Some(why) = &self.spoilt {
             return Err(format!("a request on a connection that was not to be used again, {why}: {head:?}"));
         }
         let taken = socket.record().taken;
-        if taken != self.sent {
+        if taken < self.sent {
             return Err(format!("a request after {taken} bytes were read of {} that were owed: {head:?}", self.sent));
         }
         let mut start = head.start.split(' ');
@@ -253,15 +279,17 @@ impl Conn {
         let attempt = request.attempts.len();
         ledger.repeated += u64::from(attempt > 0);
         ledger.reused += u64::from(self.requests > 0);
-        let answer = ask.answer(attempt).clone();
+        let mut answer = ask.answer(attempt).clone();
         let rendered = render::response(&answer, ask, id, attempt);
+        if let Some((_, ending)) = answer.cut.take_if(|cut| cut.0 >= rendered.bytes.len() as u64) {
+            answer.then = Then::End(0, ending);
+        }
         let truth = truth(&answer, ask, &rendered);
         let framing = head.framing()?;
         if !answer.keeps(ask) {
-            self.spoilt = Some("since its last response was not one that keeps it");
+            self.spoilt = Some(format!("since {id} was answered {answer:?}"));
         }
-        let reused = self.requests > 0;
-        request.attempts.push(Attempt { socket: self.socket, taken_before: taken, whole: false, reused, truth });
+        request.attempts.push(Attempt { socket: self.socket, taken_before: taken, whole: false, truth });
         self.requests += 1;
         self.parser.begin_body(framing.unwrap_or(Framing::Length(0)));
         self.serving = Some(Serving {
@@ -271,6 +299,7 @@ impl Conn {
             body_got: 0,
             whole: false,
             due: None,
+            head: rendered.head as u64,
             out: rendered.bytes,
             sent: 0,
             is_answered: false,
@@ -284,7 +313,7 @@ impl Conn {
             return false;
         }
         if let Meets::Slams(after, ending) = self.meets
-            && (self.got >= after || self.saw.is_some())
+            && self.got >= after
         {
             self.end(socket, ending, dice, ledger);
             return true;
@@ -293,6 +322,9 @@ impl Conn {
             self.end(socket, ending, dice, ledger);
             return true;
         }
+        // In the midst of the next response it would be a part of that.
+        let is_answering = self.serving.as_ref().is_some_and(|serving| !serving.is_answered && serving.sent > 0);
+        self.extra = self.extra.filter(|_| !is_answering);
         if let Some((_, is_fake)) = self.extra.take_if(|extra| extra.0 <= now) {
             socket.far_send(if is_fake { EXTRA } else { GARBAGE }.as_bytes());
             return true;
@@ -333,7 +365,9 @@ impl Conn {
             let n = socket.far_send(&serving.out[serving.sent..end]);
             serving.sent += n;
             self.sent += n as u64;
-            return Some(n > 0);
+            if serving.sent < most {
+                return Some(n > 0);
+            }
         }
         serving.is_answered = true;
         if answer.status == 101 && most == all && answer.wrong == super::plan::Wrong::Nothing {
@@ -355,11 +389,27 @@ impl Conn {
     }
 
     fn end(&mut self, socket: &mut Socket, ending: Ending, dice: &mut Dice, ledger: &mut Ledger) {
+        if let Some(serving) = &self.serving
+            && serving.answer.ends == Ends::Close
+            && matches!(ending, Ending::Close | Ending::Finish)
+        {
+            // Nobody can tell such an end from that of the content.
+            let truth = &mut ledger.requests[serving.id].attempts[serving.attempt].truth;
+            *truth = truth.map(|whole| whole.min((serving.sent as u64).saturating_sub(serving.head)));
+        }
         match ending {
             Ending::Close => socket.far_close(),
             Ending::Reset => socket.far_reset(dice.below(1 << 20), libc::ECONNRESET),
             Ending::Silence => {
-                self.meets = Meets::Slams(u64::MAX, Ending::Close);
+                self.is_silent = true;
+                self.meets = Meets::Serves(0);
+                self.serving = None;
+                return;
+            }
+            Ending::Finish => {
+                socket.far_shutdown();
+                self.is_silent = true;
+                self.meets = Meets::Serves(0);
                 self.serving = None;
                 return;
             }

@@ -2,7 +2,7 @@
 
 use super::client::{Caller, Seen};
 use super::plan::{Act, Answer, Body, Ending, Meets, Then};
-use super::render::{BAD_HEADS, in_tunnel};
+use super::render::BAD_HEADS;
 use super::world::{Summary, World};
 use l4lb::base::blocks::CHAIN;
 use l4lb::link::scripted::{End, Record};
@@ -147,6 +147,8 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
         Meets::Serves(wait) => *wait >= pool.connect_timeout,
         Meets::Refuses(wait, _) => wait.is_none_or(|wait| wait >= pool.connect_timeout),
         Meets::Slams(_, Ending::Silence) => true,
+        // Descriptors are waited for.
+        Meets::Fails(libc::EMFILE) => true,
         _ => false,
     });
     let limited = pool.backends.iter().any(|backend| backend.max_connections > 0);
@@ -158,9 +160,9 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
         let is_wrong = answers.iter().any(|answer| !answer.is_kind());
         let is_late = answers.iter().any(|answer| answer.delay >= pool.response_timeout.min(listener.body))
             || listener.request > 0 && answers.iter().any(|answer| answer.delay >= listener.request);
-        let backend_fails = is_wrong || conns_end || meets_badly;
+        let backend_fails = is_wrong || conns_end || meets_badly || world.scenario.whims.unwatched > 0;
         let backend_waits = is_late || meets_late || goes_silent;
-        let client_waits = waits(listener.body) || waits(listener.header) || waits(listener.request);
+        let client_waits = waits(listener.body) || waits(listener.header) || listener.request > 0;
         let is_bad_body = matches!(ask.body, Body::Bad { .. });
         let is_torn = !request.is_sent();
         let seen = caller.seen.get(place);
@@ -169,7 +171,7 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
                 !ask.is_bad() || is_bad_body && ask.answer(*attempt).when != super::plan::When::Whole
             }
             Some(Seen::Part(_) | Seen::Torn) => {
-                is_over || is_wrong || conns_end || is_bad_body || backend_waits || is_torn || waits(listener.request)
+                is_over || is_wrong || conns_end || is_bad_body || backend_waits || is_torn || listener.request > 0
             }
             Some(Seen::Own(_, false)) => is_over || is_torn,
             Some(Seen::Own(status, true)) => match (status, ask.bad_head) {
@@ -180,7 +182,7 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
                 (413, None) => listener.max_body > 0 && ask.body.length() > listener.max_body,
                 (502, None) => backend_fails,
                 (503, None) => limited,
-                (504, None) => backend_waits || client_waits || waits(listener.request),
+                (504, None) => backend_waits || client_waits || listener.request > 0,
                 _ => false,
             },
             None => {
@@ -198,7 +200,7 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
                 request.attempts.len()
             ));
         }
-        if !matches!(seen, Some(Seen::Whole(_))) {
+        if !matches!(seen, Some(Seen::Whole(_) | Seen::Own(_, true))) {
             break;
         }
     }
@@ -219,7 +221,6 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
         let id = caller.asks.start + caller.seen.len() - 1;
         let request = &world.ledger.requests[id];
         let length = request.ask.answer(request.attempts.len() - 1).length;
-        let _ = in_tunnel;
         if request.ask.answer(request.attempts.len() - 1).is_kind() && (heard != length || request.tunnelled != said) {
             return Err(format!(
                 "{heard} of {length} bytes heard, {} of {said} said, in another protocol",

@@ -42,6 +42,10 @@ pub(crate) struct Caller {
     /// Bytes said in another protocol, and heard.
     tunnel: Option<(u64, u64)>,
     pub(crate) seen: Vec<Seen>,
+    /// It has ended its side.
+    is_shut: bool,
+    /// Bytes that came.
+    got: u64,
     /// Interim responses to the request that is to be answered next.
     interim: usize,
     /// A response said that it is the last.
@@ -78,6 +82,8 @@ impl Caller {
             reading: None,
             tunnel: None,
             seen: Vec::new(),
+            is_shut: false,
+            got: 0,
             interim: 0,
             was_told_last: false,
             saw: None,
@@ -146,7 +152,12 @@ impl Caller {
         if now < self.hold_until {
             return Ok(false);
         }
-        let bytes = socket.far_read(dice.from_to(1, self.shape.grain));
+        let most = match self.script.front() {
+            Some(Act::Hear(most)) => most.saturating_sub(self.got) as usize,
+            _ => usize::MAX,
+        };
+        let bytes = socket.far_read(dice.from_to(1, self.shape.grain).min(most));
+        self.got += bytes.len() as u64;
         self.parser.push(&bytes);
         let mut understood = Ok(());
         if !bytes.is_empty() {
@@ -238,10 +249,13 @@ impl Caller {
         }
         let framing = head.framing()?;
         let Some(attempt) = attempt else {
-            if !is_last || head.one("content-type")? != Some("text/plain; charset=utf-8") || status < 400 {
+            // Only a client whose request was whole may go on.
+            let may_go_on = request.is_sent() && !ask.is_bad() && !ask.close && !ask.http10;
+            let is_text = head.one("content-type")? == Some("text/plain; charset=utf-8");
+            if !is_text || status < 400 || !is_last && !may_go_on || framing.is_none() {
                 return Err(format!("{head:?} is no error of ours"));
             }
-            self.was_told_last = true;
+            self.was_told_last = is_last;
             let framing = if ask.method == "HEAD" && ask.bad_head.is_none() { None } else { framing };
             self.start(None, status, framing.unwrap_or(Framing::Length(0)));
             return Ok(());
@@ -262,7 +276,7 @@ impl Caller {
                 return Err(format!("{head:?} changes to nothing"));
             }
             self.seen.push(Seen::Whole(attempt));
-            let said = ask.upgrade.map_or(0, |(length, at_once)| if at_once { length } else { 0 });
+            let said = request.sent.saturating_sub(request.head as u64);
             self.tunnel = Some((said, 0));
             return Ok(());
         }
@@ -347,7 +361,7 @@ impl Caller {
         if let Some((said, _)) = &mut self.tunnel {
             let id = self.asks.start + self.seen.len() - 1;
             let length = ledger.requests[id].ask.upgrade.map_or(0, |upgrade| upgrade.0);
-            if *said < length {
+            if *said < length && !self.is_shut {
                 let most = (length - *said).min(dice.from_to(1, self.shape.grain) as u64);
                 let n = socket.far_send(&in_tunnel(id, true).bytes(*said, most as usize));
                 *said += n as u64;
@@ -398,6 +412,8 @@ impl Caller {
                 self.held += wait;
                 true
             }
+            Act::Hear(most) if self.got < most && self.saw.is_none() => return false,
+            Act::Hear(_) => true,
             Act::Await(count) if self.seen.len() < count && !is_over => return false,
             Act::AwaitContinue(place) if self.seen.len() <= place && self.interim == 0 && !is_over => {
                 let until = *self.until.get_or_insert(Tick(now.0 + CONTINUE));
@@ -408,6 +424,7 @@ impl Caller {
             }
             Act::Await(_) | Act::AwaitContinue(_) => true,
             Act::Finish => {
+                self.is_shut = true;
                 socket.far_shutdown();
                 true
             }

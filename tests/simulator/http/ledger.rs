@@ -24,8 +24,6 @@ pub(crate) struct Attempt {
     /// What l4lb had read from that before.
     pub(crate) taken_before: u64,
     pub(crate) whole: bool,
-    /// It came over a connection that had served before.
-    pub(crate) reused: bool,
     /// The length of its content, if the answer can be taken for whole.
     pub(crate) truth: Option<u64>,
 }
@@ -89,10 +87,10 @@ pub(crate) fn truth(answer: &Answer, ask: &Ask, rendered: &render::Rendered) -> 
     }
     match (answer.ends, cut, answer.then) {
         // Nobody can tell such an end from that of the content.
-        (Ends::Close, Some((at, Ending::Close)), _) => Some(at - head),
+        (Ends::Close, Some((at, Ending::Close | Ending::Finish)), _) => Some(at - head),
         (_, Some(_), _) => None,
         (_, None, _) if answer.wrong != Wrong::Nothing => None,
-        (Ends::Close, None, Then::End(_, Ending::Close)) => Some(answer.length),
+        (Ends::Close, None, Then::End(_, Ending::Close | Ending::Finish)) => Some(answer.length),
         (Ends::Close, None, _) => None,
         (_, None, _) => Some(answer.length),
     }

@@ -9,6 +9,7 @@ mod client;
 mod ledger;
 mod parser;
 mod plan;
+mod points;
 mod random;
 mod render;
 mod world;

@@ -66,7 +66,7 @@ pub(crate) enum Meets {
     Refuses(Option<u64>, i32),
     /// It accepts after so many milliseconds (0 is at once), and serves.
     Serves(u64),
-    /// It accepts, and ends the connection once so many bytes have come.
+    /// It accepts at once and serves, but ends the connection once so many bytes have come.
     Slams(u64, Ending),
 }
 
@@ -74,6 +74,8 @@ pub(crate) enum Meets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Close,
+    /// It ends its side, and reads on.
+    Finish,
     Reset,
     /// Nothing more comes, and nothing ends.
     Silence,
@@ -97,6 +99,8 @@ pub(crate) enum Act {
     Pause(u64),
     /// Reads nothing from now on for so many milliseconds; the next act follows at once.
     Hold(u64),
+    /// Reads up to so many bytes, and waits for them.
+    Hear(u64),
     /// Until so many responses have come, or the end.
     Await(usize),
     /// Until an interim response to that request has come, or the final one, or the end.
@@ -249,7 +253,12 @@ impl Answer {
     pub(crate) fn keeps(&self, ask: &Ask) -> bool {
         let lies = matches!(self.ends, Ends::Never(true)) && self.status == 204;
         let ends = self.ends == Ends::Close && !ask_has_no_body(ask, self.status);
-        self.wrong == Wrong::Nothing && self.cut.is_none() && !self.close && !ends && !lies && self.status != 101
+        let is_wrong = match self.wrong {
+            Wrong::Nothing => false,
+            Wrong::Head(_) => true,
+            Wrong::Chunk(_) => !ask_has_no_body(ask, self.status),
+        };
+        !is_wrong && self.cut.is_none() && !self.close && !ends && !lies && self.status != 101
     }
 
     /// Whether it is one that is to be expected of a backend.

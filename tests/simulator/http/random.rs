@@ -25,19 +25,21 @@ impl Scenario {
             Kind { clients: false, backends: true },
             Kind { clients: false, backends: false },
         ]);
-        let hasty = !kind.clients && dice.percent(30);
+        let is_hasty = !kind.clients && dice.percent(30);
         let listener = Listener {
-            idle: if hasty { dice.pick(&[1_000, 3_000]) } else { 60_000 },
-            header: if hasty { dice.pick(&[1_000, 10_000]) } else { 600_000 },
-            body: if hasty { dice.pick(&[1_000, 30_000]) } else { 60_000 },
+            idle: if is_hasty { dice.pick(&[1_000, 3_000]) } else { 60_000 },
+            header: if is_hasty { dice.pick(&[1_000, 10_000]) } else { 600_000 },
+            body: if is_hasty { dice.pick(&[1_000, 30_000]) } else { 60_000 },
             request: if dice.percent(10) { dice.pick(&[700, 20_000]) * u64::from(!kind.clients) } else { 0 },
             tunnel: dice.pick(&[20_000, 3_600_000]),
             max_body: if !kind.clients && dice.percent(10) { 5_000 } else { 0 },
         };
-        let shapes: Vec<Shape> = (0..dice.from_to(1, 3)).map(|_| shape(dice)).collect();
+        let response_timeout = if kind.backends { 30_000 } else { dice.pick(&[300, 2_000, 30_000]) };
+        // Who has little time gets as much room as that takes.
+        let shapes = (0..dice.from_to(1, 3)).map(|_| shape(response_timeout < 30_000, dice)).collect();
         let pool = Pool {
             connect_timeout: if kind.backends { 2_000 } else { dice.pick(&[20, 500, 2_000]) },
-            response_timeout: if kind.backends { 30_000 } else { dice.pick(&[300, 2_000, 30_000]) },
+            response_timeout,
             retries: dice.pick(&[0, 1, 1, 1, 2, 5]),
             keepalive: dice.pick(&[0, 1, 2, 64, 64, 64, 64]),
             keepalive_timeout: dice.pick(&[50, 400, 4_000, 4_000]),
@@ -51,7 +53,7 @@ impl Scenario {
         };
         let span = dice.pick(&[0, 5, 100, 3_000]);
         let clients: Vec<Client> =
-            (0..dice.from_to(1, 4)).map(|_| client(dice.below(span + 1) as u64, kind, dice)).collect();
+            (0..dice.from_to(1, 4)).map(|_| client(dice.below(span + 1) as u64, kind, is_hasty, dice)).collect();
         let panics = match dice.percent(6) {
             true => vec![(dice.below(clients.len() * 2), dice.from_to(1, 30) as u64)],
             false => Vec::new(),
@@ -92,8 +94,8 @@ fn meets(kind: Kind, dice: &mut Dice) -> Meets {
     }
 }
 
-fn shape(dice: &mut Dice) -> Shape {
-    let room = |dice: &mut Dice| match dice.below(7) {
+fn shape(is_roomy: bool, dice: &mut Dice) -> Shape {
+    let room = |dice: &mut Dice| match if is_roomy { 5 } else { dice.below(7) } {
         0 => dice.from_to(1, 16),
         1 => dice.from_to(17, 400),
         2 | 3 => dice.from_to(1_000, 20_000),
@@ -101,7 +103,7 @@ fn shape(dice: &mut Dice) -> Shape {
         _ => 600_000,
     };
     let (window, room) = (room(dice), room(dice));
-    Shape { window, room, grain: dice.pick(&[1, 7, 200, 1_500, 20_000, 400_000]) }
+    Shape { window, room, grain: if is_roomy { 20_000 } else { dice.pick(&[1, 7, 200, 1_500, 20_000, 400_000]) } }
 }
 
 fn pause(dice: &mut Dice) -> u64 {
@@ -170,7 +172,7 @@ fn ask(kind: Kind, dice: &mut Dice) -> Ask {
     ask.answers = (0..dice.pick(&[1, 1, 2, 3])).map(|_| answer(&ask, kind, dice)).collect();
     if let Some((_, at_once)) = &mut ask.upgrade {
         // What is said at once is a request, where nothing changes.
-        *at_once &= ask.answers.iter().all(|answer| answer.status == 101);
+        *at_once &= kind.backends && ask.answers.iter().all(|answer| answer.status == 101);
     }
     ask
 }
@@ -213,13 +215,15 @@ fn answer(ask: &Ask, kind: Kind, dice: &mut Dice) -> Answer {
         answer.then = Then::End(0, Ending::Close);
     }
     if !kind.backends && dice.percent(25) {
-        let ending = dice.pick(&[Ending::Close, Ending::Close, Ending::Reset, Ending::Reset, Ending::Silence]);
+        let ending = dice.pick(&[Ending::Close, Ending::Finish, Ending::Reset, Ending::Reset, Ending::Silence]);
         match dice.below(10) {
-            0..4 => answer.cut = Some((dice.below(250) as u64, ending)),
+            0 | 1 => answer.cut = Some((0, ending)),
+            2 | 3 => answer.cut = Some((dice.below(250) as u64, ending)),
             4 => answer.cut = Some((dice.below(answer.length as usize + 250) as u64, ending)),
-            5 => answer.wrong = Wrong::Head(dice.below(BAD_RESPONSES.len())),
+            // Where no body follows, a coding that nobody knows does no harm.
+            5 if ask.method != "HEAD" => answer.wrong = Wrong::Head(dice.below(BAD_RESPONSES.len())),
             6 if answer.ends == Ends::Chunked => answer.wrong = Wrong::Chunk(dice.below(3_000) as u64),
-            7 => answer.then = Then::Extra(pause(dice), false),
+            7 if answer.ends != Ends::Close => answer.then = Then::Extra(pause(dice), false),
             8 => answer.delay = dice.pick(&[400, 2_500]),
             _ => answer.then = Then::End(pause(dice), ending),
         }
@@ -227,7 +231,7 @@ fn answer(ask: &Ask, kind: Kind, dice: &mut Dice) -> Answer {
     answer
 }
 
-fn client(at: u64, kind: Kind, dice: &mut Dice) -> Client {
+fn client(at: u64, kind: Kind, is_hasty: bool, dice: &mut Dice) -> Client {
     let asks: Vec<Ask> = (0..dice.pick(&[1, 2, 3, 4, 5, 8])).map(|_| ask(kind, dice)).collect();
     let mut acts = Vec::new();
     let pipelines = dice.percent(35);
@@ -251,11 +255,15 @@ fn client(at: u64, kind: Kind, dice: &mut Dice) -> Client {
         if !kind.clients && dice.percent(3) {
             let how = dice.pick(&[Act::Finish, Act::Close, Act::Reset]);
             acts.extend([Act::Send(place, dice.below(600) as u64), how]);
-            return Client { at, shape: shape(dice), asks, acts };
+            return Client { at, shape: shape(is_hasty, dice), asks, acts };
         }
         acts.push(Act::Send(place, u64::MAX));
         if !pipelines || ask.upgrade.is_some() || dice.percent(10) {
             acts.push(Act::Await(place + 1));
+        }
+        if ask.close || ask.http10 {
+            // Whoever says so says nothing more.
+            break;
         }
         if long {
             acts.push(Act::Pause(dice.pick(&[500, 1_200, 3_500])));
@@ -268,5 +276,5 @@ fn client(at: u64, kind: Kind, dice: &mut Dice) -> Client {
         8 if !kind.clients => acts.extend([Act::Finish, Act::Pause(pause(dice)), Act::Reset]),
         _ => {}
     }
-    Client { at, shape: shape(dice), asks, acts }
+    Client { at, shape: shape(is_hasty, dice), asks, acts }
 }

@@ -277,6 +277,9 @@ impl World {
         }
         self.most_blocks = self.most_blocks.max(self.core.blocks() / self.core.sessions().max(1));
         checks::after_turn(self)?;
+        for conn in &mut self.conns {
+            conn.check_overread(self.net.sockets().get(conn.socket).record())?;
+        }
         let moved = self.moved();
         self.still = if news || moved != self.moved { 0 } else { self.still + 1 };
         self.moved = moved;
@@ -400,7 +403,8 @@ impl World {
 
     /// Idle connections are closed in time, and not before.
     fn expire_idle(&mut self) -> Result<(), String> {
-        let until = Tick(self.now.0 + self.scenario.pool.keepalive_timeout);
+        // A tick more, since nobody knows where in its tick a thing happens.
+        let until = Tick(self.now.0 + self.scenario.pool.keepalive_timeout + 1);
         while let Some(next) = self.core.next_due().filter(|due| *due <= until) {
             self.advance(next);
             self.turn()?;
