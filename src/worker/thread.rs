@@ -218,6 +218,7 @@ impl Loop {
             {
             }
         }
+        self.core.drain();
     }
 }
 

@@ -3,14 +3,12 @@
 use std::thread;
 
 use crate::support::http::{Wire, ok, scripted};
-use crate::support::pattern::Checksum;
 use crate::support::{Pattern, Setup, note, proc};
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
-/// Sends a gibibyte in pieces that repeat, and returns its checksum. The checksum is of a mebibyte at a time: made
-/// once, so that the test is not slower than what it measures.
+/// Sends a gibibyte: one mebibyte again and again, made once, so that the test is not slower than what it measures.
 fn send(wire: &mut Wire, seed: u64) {
     let piece = Pattern { seed }.bytes(0, MIB);
     for _ in 0..GIB / MIB {
@@ -18,10 +16,8 @@ fn send(wire: &mut Wire, seed: u64) {
     }
 }
 
-/// Reads as much; a checksum for each way of cutting it would be the same.
+/// Reads as much, and compares every byte.
 fn receive(wire: &mut Wire, seed: u64) {
-    let mut expected = Checksum::new();
-    expected.add(&Pattern { seed }.bytes(0, MIB));
     let piece = Pattern { seed }.bytes(0, MIB);
     for i in 0..GIB / MIB {
         let found = wire.bytes(MIB);

@@ -55,6 +55,9 @@ impl Http {
                     if have > held && self.inbox.push(&cx.scratch[held..have], cx.blocks).is_err() {
                         return Go::Done(Close::Cut);
                     }
+                    if cx.draining && self.served && self.head_since.is_none() {
+                        return Go::Done(Close::Clean);
+                    }
                     let due = self.head_due(who, cx);
                     if cx.now < due {
                         return Go::Wait(due.min(self.private.due()));
