@@ -228,6 +228,12 @@ impl<S: Stream> Link<S> {
         self.ready.any(Ready::OUT) && !self.broken
     }
 
+    /// True when the other side has said nothing that was not asked for, neither a byte nor an end nor an error, so that
+    /// the link can rest between two exchanges, or serve the next. A stream may have to look at what came to know that.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.broken && !self.ended && !self.readable()
+    }
+
     /// True once an error was seen on it, by whichever call.
     pub fn broken(&self) -> bool {
         self.broken

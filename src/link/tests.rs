@@ -58,3 +58,28 @@ fn what_a_stream_holds_is_readable_without_an_event() {
         assert_eq!(given, reads, "{why}");
     }
 }
+
+#[test]
+fn a_link_is_quiet_until_something_comes_that_nobody_asked_for() {
+    type Row = (&'static str, Ready, &'static [&'static [u8]], bool);
+    let rows: [Row; 5] = [
+        ("nothing was told", Ready::default(), &[], true),
+        ("room to write is no news", Ready::OUT, &[], true),
+        ("bytes", Ready::IN, &[b"a"], false),
+        ("its end", Ready::RDHUP, &[b""], false),
+        ("an error", Ready::ERR, &[], false),
+    ];
+    for (why, told, pieces, quiet) in rows {
+        let mut link = Link::accepted(Pieces::default(), SessionId::new(0, 1));
+        link.stream_mut().socket.extend(pieces.iter().map(|piece| piece.to_vec()));
+        link.latch(told);
+        assert_eq!(link.is_quiet(), quiet, "{why}");
+    }
+    let mut ended = Link::accepted(Pieces::default(), SessionId::new(0, 1));
+    ended.stream_mut().socket.push_back(Vec::new());
+    assert_eq!(ended.recv(&mut [0; 16]), Read::End);
+    assert!(!ended.is_quiet(), "its end was read already");
+    let mut broken = Link::accepted(Pieces::default(), SessionId::new(0, 1));
+    broken.give_up();
+    assert!(!broken.is_quiet(), "bytes for it were lost");
+}

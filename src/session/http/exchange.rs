@@ -6,7 +6,7 @@ use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{BackendSlot, LinkId, PoolId};
 use crate::base::time::Tick;
 use crate::guard::Cap;
-use crate::link::{Net, Owner, Write};
+use crate::link::{Link, Net, Owner, Write};
 use crate::relay::Outbox;
 use crate::session::http::Private;
 use crate::session::http::download::Download;
@@ -414,7 +414,7 @@ impl Exchange {
         self.way = Way::None;
         let reusable = self.upload.is_done()
             && self.download.backend_stays()
-            && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
+            && cx.links.get_mut(link).is_some_and(Link::is_quiet);
         if reusable && pool.keepalive && pool.send_proxy.is_some() {
             private.put(lease.backend().slot, link, cx.links);
             return Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() };

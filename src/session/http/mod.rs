@@ -271,7 +271,7 @@ impl Private {
     fn take<S: Stream>(&mut self, backend: BackendSlot, links: &mut Slab<LinkId, Link<S>>) -> Option<LinkId> {
         let at = self.0.iter().position(|(slot, _)| *slot == backend)?;
         let (_, link) = self.0.swap_remove(at);
-        if links.get(link).is_some_and(|link| !link.readable() && !link.broken()) {
+        if links.get_mut(link).is_some_and(Link::is_quiet) {
             return Some(link);
         }
         links.remove(link);
@@ -289,7 +289,7 @@ impl Private {
     /// Closes those that their backends have closed.
     fn prune<S: Stream>(&mut self, links: &mut Slab<LinkId, Link<S>>) {
         self.0.retain(|(_, id)| {
-            let open = links.get(*id).is_some_and(|link| !link.readable());
+            let open = links.get_mut(*id).is_some_and(Link::is_quiet);
             if !open {
                 links.remove(*id);
             }
