@@ -7,14 +7,24 @@
 pub mod plain;
 pub mod scripted;
 
+#[cfg(test)]
+mod tests;
+
 use crate::base::ids::{BackendSlot, LinkId, SessionId};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 
 /// What a link needs of a socket. Nothing here blocks.
 pub trait Stream {
-    /// As recv(2): bytes read, 0 at the end, or an error; `WouldBlock` when there is nothing yet.
+    /// As recv(2): bytes read, 0 at the end, or an error; `WouldBlock` when there is nothing yet. A stream over a socket
+    /// says `WouldBlock` only when the socket has: the poll tells of nothing that is left unread.
     fn recv(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    /// True when [`Stream::recv`] has something to give that the socket no longer knows of: bytes that were taken from it
+    /// already, or the end they told of. No event will tell of those.
+    #[inline]
+    fn holds_input(&self) -> bool {
+        false
+    }
     /// As writev(2): bytes taken, maybe fewer than given; `WouldBlock` when none.
     fn send(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Sends the end after what was sent (shutdown(2), `SHUT_WR`).
@@ -208,13 +218,20 @@ impl<S: Stream> Link<S> {
     /// True when a read may give something: bytes, the end or an error.
     #[inline]
     pub fn readable(&self) -> bool {
-        !self.ended && (self.broken || self.ready.any(Ready::IN.with(Ready::RDHUP).with(Ready::ERR)))
+        let told = Ready::IN.with(Ready::RDHUP).with(Ready::ERR);
+        !self.ended && (self.broken || self.ready.any(told) || self.stream.holds_input())
     }
 
     /// True when a write may take something.
     #[inline]
     pub fn writable(&self) -> bool {
         self.ready.any(Ready::OUT) && !self.broken
+    }
+
+    /// True when the other side has said nothing that was not asked for, neither a byte nor an end nor an error, so that
+    /// the link can rest between two exchanges, or serve the next. A stream may have to look at what came to know that.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.broken && !self.ended && !self.readable()
     }
 
     /// True once an error was seen on it, by whichever call.

@@ -128,7 +128,7 @@ impl<N: Net> Core<N> {
             Owner::Idle(backend) => {
                 // The backend has closed it, or sends what nobody asked for (RFC 9112, section 9.2). That there is room to
                 // write is no news.
-                if link.readable() {
+                if !link.is_quiet() {
                     self.idle.forget(backend, id_of);
                     self.links.remove(id_of);
                 }

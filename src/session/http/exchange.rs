@@ -6,7 +6,7 @@ use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{BackendSlot, LinkId, PoolId};
 use crate::base::time::Tick;
 use crate::guard::Cap;
-use crate::link::{Net, Owner, Write};
+use crate::link::{Link, Net, Owner, Write};
 use crate::relay::Outbox;
 use crate::session::http::download::Download;
 use crate::session::http::upload::Upload;
@@ -415,7 +415,7 @@ impl Exchange {
         let reusable = !cx.draining
             && self.upload.is_done()
             && self.download.backend_stays()
-            && cx.links.get(link).is_some_and(|link| !link.readable() && !link.broken());
+            && cx.links.get_mut(link).is_some_and(Link::is_quiet);
         let place = self.idle_cap.as_ref().filter(|_| reusable).and_then(Cap::take);
         match place {
             Some(place) if pool.send_proxy.is_some() => {

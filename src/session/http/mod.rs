@@ -313,7 +313,7 @@ impl Private {
     /// Closes those that their backends have closed, or that have been idle for long enough.
     fn prune<S: Stream>(&mut self, now: Tick, links: &mut Slab<LinkId, Link<S>>) {
         self.0.retain(|kept| {
-            let open = now < kept.due && links.get(kept.link).is_some_and(|link| !link.readable() && !link.broken());
+            let open = now < kept.due && links.get_mut(kept.link).is_some_and(Link::is_quiet);
             if !open {
                 links.remove(kept.link);
             }
