@@ -142,6 +142,4 @@ impl Router {
 const NONE: u32 = u32::MAX;
 
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;
