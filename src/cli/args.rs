@@ -23,9 +23,9 @@ Examples:
 Exit codes: 0 done, 1 the configuration is wrong, 2 usage, 3 an address cannot be bound.
 SIGTERM and SIGINT drain and exit 0; a second one exits at once. More in l4lb(1) and l4lb.toml(5).";
 
-/// A load balancer for TCP.
+/// A load balancer for TCP and HTTP.
 ///
-/// Spreads TCP connections over backends. HTTP and UDP are not supported yet.
+/// Spreads TCP connections and HTTP requests over backends. UDP is not supported yet.
 #[derive(Debug, Parser)]
 #[command(
     name = "l4lb",

@@ -53,13 +53,15 @@ macro_rules! cells {
 cells! {
     /// Client connections taken on.
     accepted,
-    /// Of these, those that found no backend: refused by all, none available, or none in time.
+    /// Requests answered by backends.
+    requests,
+    /// Connections and requests that found no backend: refused by all, none available, or none in time.
     unserved,
     /// Connections to backends that failed or took too long.
     failed,
     /// Other backends tried after a failure.
     retried,
-    /// Ended in good order by both sides.
+    /// TCP connections and upgraded ones that both sides ended in good order.
     ended,
     /// Cut: a reset by one side, passed on to the other.
     cut,
@@ -102,9 +104,10 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} connections ({} ended, {} cut, {} idle, {} unserved, {} shed), {} bytes in, {} bytes out, \
+            "{} connections and {} requests ({} ended, {} cut, {} idle, {} unserved, {} shed), {} bytes in, {} bytes out, \
              {} failed connections to backends, {} retries",
             self.accepted,
+            self.requests,
             self.ended,
             self.cut,
             self.idle,

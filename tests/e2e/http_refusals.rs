@@ -231,6 +231,15 @@ fn what_is_too_large_or_not_known_has_its_own_status() {
 }
 
 #[test]
+fn a_host_too_long_to_be_told_twice_is_refused() {
+    let host = |length| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(length)).into_bytes();
+    all_are_refused(
+        "max_header_size = \"48KiB\"",
+        &[("the longest", host(48_000), 431), ("in between", host(40_000), 431)],
+    );
+}
+
+#[test]
 fn what_only_looks_odd_is_served() {
     let rows: [(&str, &str, &str); 12] = [
         ("6: leading zeros", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0005\r\n\r\nhello", "hello"),

@@ -273,6 +273,9 @@ impl Exchange {
             let backend = &pool.backends[picked.place];
             self.idle_cap = pool.keepalive.then(|| backend.state.idle.clone());
             self.lease = Some(picked.lease);
+            if !self.tried.is_empty() {
+                cx.count.retried.add(1);
+            }
             let slot = backend.state.slot;
             let idle = match (self.fresh, pool.send_proxy) {
                 (true, _) => None,
@@ -331,7 +334,8 @@ impl Exchange {
                 note(pool, lease.backend(), &why, cx.now);
             }
         }
-        let failed = Failed { status: 502, why: "the backend's answer cannot be used" };
+        let why = if answered { "the backend's answer cannot be used" } else { "the backend closed without an answer" };
+        let failed = Failed { status: 502, why };
         if !may_repeat {
             return Err(Step::Fail(failed));
         }
@@ -349,7 +353,6 @@ impl Exchange {
         if self.tried.len() > pool.retries as usize || !pool.budget.retry(cx.now, pool.retry_budget) {
             return Err(failed);
         }
-        cx.count.retried.add(1);
         Ok(())
     }
 
@@ -406,10 +409,10 @@ impl Exchange {
     }
 
     fn done<N: Net>(&mut self, link: LinkId, pool: &Pool, private: &mut Private, cx: &mut Context<'_, N>) -> Step {
-        cx.count.ended.add(1);
+        cx.count.requests.add(1);
         let Some(lease) = self.lease.take() else { return Step::Break };
         if lease.backend().answered() {
-            log::info!("pool {}: backend answers again", pool.name);
+            log::info!("pool {}: backend {} answers again", pool.name, name_of(pool, lease.backend()));
         }
         self.way = Way::None;
         let reusable = !cx.draining
@@ -469,9 +472,13 @@ enum Talk {
     Done,
 }
 
+fn name_of<'a>(pool: &'a Pool, backend: &BackendState) -> &'a str {
+    pool.backends.iter().find(|b| b.state.slot == backend.slot).map_or("?", |b| &*b.id)
+}
+
 fn note(pool: &Pool, backend: &BackendState, why: &dyn std::fmt::Display, now: Tick) {
     if let Some(wait) = backend.failed(now) {
-        let name = pool.backends.iter().find(|b| b.state.slot == backend.slot).map_or("?", |b| &*b.id);
+        let name = name_of(pool, backend);
         log::warn!("pool {}: backend {name} failed: {why}; set aside for {} s", pool.name, wait / 1000);
     }
 }

@@ -46,8 +46,11 @@ impl Http {
             match read {
                 Read::Bytes(n) => {
                     cx.count.bytes_in.add(n as u64);
-                    self.head_since.get_or_insert(cx.now);
                     have += n;
+                    // Line ends before a request are none of it (RFC 9112, section 2.2).
+                    if cx.scratch[..have].iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+                        self.head_since.get_or_insert(cx.now);
+                    }
                     fresh = true;
                 }
                 Read::Empty => {
@@ -97,6 +100,9 @@ impl Http {
         let may_stay = request.body.is_empty() && request.keep_alive;
         cx.out.clear();
         let order = decide(&request, listener, who, cx.out, cx.path);
+        // Written anew it is longer, since the host stands in it twice; it is kept whole, and sent from the scratch.
+        let order =
+            if cx.out.len() > READ { Err((431, "the header fields are too long to be passed on")) } else { order };
         // What follows the head is the body, or the next request.
         let (held, rest) = (self.inbox.len(), length..have);
         if held >= length {
