@@ -25,7 +25,9 @@ pub trait Stream {
     fn holds_input(&self) -> bool {
         false
     }
-    /// As writev(2): bytes taken, maybe fewer than given; `WouldBlock` when none.
+    /// As writev(2): bytes taken, maybe fewer than given; `WouldBlock` when none. What is taken needs no further call to
+    /// get out: whoever has nothing left to send never calls again. What is not taken comes again, unchanged, at the
+    /// front of the next call; so a stream may have turned it into something else already and keep that.
     fn send(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Sends the end after what was sent (shutdown(2), `SHUT_WR`).
     fn shutdown(&mut self);

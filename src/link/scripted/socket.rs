@@ -99,6 +99,8 @@ pub struct Socket {
     room: usize,
     /// A write came short, so that room that appears is worth an edge (`SOCK_NOSPACE`).
     nospace: bool,
+    /// What writes had offered and the socket did not take: it must come again, the same.
+    refused: Vec<u8>,
     shut: bool,
     fin_acknowledged: bool,
     pub(super) cut: bool,
@@ -129,6 +131,7 @@ impl Socket {
             out: VecDeque::new(),
             room: room.max(1),
             nospace: false,
+            refused: Vec::new(),
             shut: false,
             fin_acknowledged: false,
             cut: false,
@@ -297,6 +300,9 @@ impl Socket {
         let total: usize = bytes.iter().map(|slice| slice.len()).sum();
         let n = total.min(self.room.saturating_sub(self.out.len())).min(most);
         self.nospace |= n < total;
+        if n < total || !self.refused.is_empty() {
+            self.offered(bytes, n);
+        }
         if n == 0 && total > 0 {
             self.record.full += 1;
             return Err(ErrorKind::WouldBlock.into());
@@ -310,6 +316,21 @@ impl Socket {
         self.record.sent += n as u64;
         self.record.moved_at = now;
         Ok(n)
+    }
+
+    /// Holds the caller to the rule of [`crate::link::Stream::send`] on what was not taken.
+    fn offered(&mut self, bytes: &[IoSlice<'_>], taken: usize) {
+        let mut expected = self.refused.iter();
+        let all = || bytes.iter().flat_map(|slice| slice.iter());
+        // Fewer bytes than last time are no change, and more may follow those.
+        let same = all().zip(&mut expected).all(|(now, before)| now == before);
+        assert!(same, "bytes that were not taken came again changed");
+        if expected.len() > 0 {
+            self.refused.drain(..taken);
+        } else {
+            self.refused.clear();
+            self.refused.extend(all().skip(taken));
+        }
     }
 
     pub(super) fn shutdown(&mut self) {
