@@ -58,8 +58,8 @@ pub(super) struct Failed {
 pub(super) enum Step {
     Wait(Tick),
     Again(Tick),
-    /// The response is whole and written. `keep`: the client may send another request; `sends`: it has not sent all
-    /// of the one that was answered.
+    /// The response is whole and written. `keep`: the client may send another request; `sends`: it may be sending one
+    /// all the same, or the rest of this one.
     Done {
         keep: bool,
         sends: bool,
@@ -430,7 +430,8 @@ impl Exchange {
             }
             None => drop(cx.links.remove(link)),
         }
-        Step::Done { keep: self.download.client_stays(), sends: !self.upload.is_done() }
+        // Whoever did not say that this is the last request may have sent the next one.
+        Step::Done { keep: self.download.client_stays(), sends: self.keep || !self.upload.is_done() }
     }
 
     /// The nearest of all deadlines.

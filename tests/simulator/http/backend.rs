@@ -27,7 +27,7 @@ pub(crate) struct Conn {
     got: u64,
     sent: u64,
     /// What is still to be sent, without any request.
-    extra: Option<(Tick, bool)>,
+    extra: Option<(Tick, bool, u64)>,
     ends: Option<(Tick, Ending)>,
     tunnel: Option<Tunnel>,
     /// Bytes of whole requests.
@@ -323,9 +323,10 @@ impl Conn {
             return true;
         }
         // In the midst of the next response it would be a part of that.
-        let is_answering = self.serving.as_ref().is_some_and(|serving| !serving.is_answered && serving.sent > 0);
-        self.extra = self.extra.filter(|_| !is_answering);
-        if let Some((_, is_fake)) = self.extra.take_if(|extra| extra.0 <= now) {
+        let is_answering = self.serving.as_ref().is_some_and(|serving| serving.sent > 0);
+        let requests = self.requests;
+        self.extra = self.extra.filter(|extra| extra.2 == requests || !is_answering);
+        if let Some((_, is_fake, _)) = self.extra.take_if(|extra| extra.0 <= now) {
             socket.far_send(if is_fake { EXTRA } else { GARBAGE }.as_bytes());
             return true;
         }
@@ -383,7 +384,7 @@ impl Conn {
             (Some((_, ending)), _) => self.ends = Some((now, ending)),
             (None, Then::Keep) => {}
             (None, Then::End(wait, ending)) => self.ends = Some((Tick(now.0 + wait), ending)),
-            (None, Then::Extra(wait, is_fake)) => self.extra = Some((Tick(now.0 + wait), is_fake)),
+            (None, Then::Extra(wait, is_fake)) => self.extra = Some((Tick(now.0 + wait), is_fake, self.requests)),
         }
         Some(true)
     }
@@ -397,6 +398,7 @@ impl Conn {
             let truth = &mut ledger.requests[serving.id].attempts[serving.attempt].truth;
             *truth = truth.map(|whole| whole.min((serving.sent as u64).saturating_sub(serving.head)));
         }
+        self.extra = None;
         match ending {
             Ending::Close => socket.far_close(),
             Ending::Reset => socket.far_reset(dice.below(1 << 20), libc::ECONNRESET),

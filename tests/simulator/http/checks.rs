@@ -217,6 +217,7 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
     }
     if let Some((said, heard)) = caller.tunnelled()
         && !waits(listener.tunnel)
+        && !meets_badly
     {
         let id = caller.asks.start + caller.seen.len() - 1;
         let request = &world.ledger.requests[id];
