@@ -47,11 +47,12 @@ pub trait Stream {
 pub trait Net {
     /// Its streams.
     type Stream: Stream;
-    /// Begins to connect. The stream is usable once it is told to be writable.
+    /// Begins to connect. The stream is usable once it is told to be writable. `speaks_first` promises that it is written
+    /// to, or closed, as soon as it is: what is sent then may stand for the last packet of the handshake.
     ///
     /// # Errors
     /// What could be said at once: see [`is_local`] for whose fault it is.
-    fn dial(&mut self, to: SocketAddr) -> io::Result<Self::Stream>;
+    fn dial(&mut self, to: SocketAddr, speaks_first: bool) -> io::Result<Self::Stream>;
     /// Tells of the readiness of `stream` from now on, under the name of `link`.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::base::blocks::Chain;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::time::Tick;
-use crate::link::Net;
+use crate::link::{Link, Net};
 use crate::relay::Relay;
 use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who, write_proxy};
 use crate::shared::backend::Lease;
@@ -31,21 +31,27 @@ impl Connect {
         if let Some(pool) = cx.snapshot.pool(pool) {
             pool.budget.request(cx.now);
         }
-        match Connect::pick(pool, Vec::new(), cx) {
-            Ok(mut connect) => {
-                connect.inbox = inbox;
-                connect.turn(who, cx)
-            }
+        match Connect::pick(pool, inbox, Vec::new(), who, cx) {
+            Ok(connect) => connect.turn(who, cx),
             Err(reason) => unserved(pool, who, cx, &format_args!("{reason:?}")),
         }
     }
 
-    fn pick<N: Net>(pool: PoolId, tried: Vec<BackendSlot>, cx: &Context<'_, N>) -> Result<Connect, NoBackend> {
+    fn pick<N: Net>(
+        pool: PoolId,
+        inbox: Chain,
+        tried: Vec<BackendSlot>,
+        who: &Who,
+        cx: &Context<'_, N>,
+    ) -> Result<Connect, NoBackend> {
         let plan = cx.snapshot.pool(pool).ok_or(NoBackend::NoneThere)?;
         let picked = plan.pick(cx.now, &tried)?;
         let backend = &plan.backends[picked.place];
-        let attempt = Attempt::new(backend.addresses.clone(), cx.now, plan.connect_timeout);
-        Ok(Connect { pool, lease: picked.lease, name: backend.id.clone(), attempt, inbox: Chain::default(), tried })
+        // The client's first bytes have often come before its backend is dialled, since that waits for a turn.
+        let waits = !inbox.is_empty() || cx.links.get(who.client).is_some_and(Link::readable);
+        let speaks_first = waits || plan.send_proxy.is_some();
+        let attempt = Attempt::new(backend.addresses.clone(), cx.now, plan.connect_timeout, speaks_first);
+        Ok(Connect { pool, lease: picked.lease, name: backend.id.clone(), attempt, inbox, tried })
     }
 
     /// Goes on: connected, to the next backend, or nobody left.
@@ -78,8 +84,8 @@ impl Connect {
                     if tried.len() > retries || !cx.snapshot.pool(self.pool).is_some_and(within) {
                         return unserved(self.pool, who, cx, &error);
                     }
-                    self = match Connect::pick(self.pool, tried, cx) {
-                        Ok(next) => Connect { inbox, ..next },
+                    self = match Connect::pick(self.pool, inbox, tried, who, cx) {
+                        Ok(next) => next,
                         Err(_) => return unserved(self.pool, who, cx, &error),
                     };
                     cx.count.retried.add(1);

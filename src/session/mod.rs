@@ -29,6 +29,8 @@ pub use tunnel::Tunnel;
 
 /// Where a session waits. No lease without a backend, no tunnel without two links.
 pub enum Phase {
+    /// It has just been accepted, and nothing was done yet.
+    Arrived,
     /// A backend is leased, and its socket is not yet writable.
     Connect(Connect),
     /// The PROXY header is read.
@@ -44,7 +46,7 @@ impl Phase {
     pub fn holds_blocks(&self) -> bool {
         match self {
             Phase::Proxied(_) => true,
-            Phase::Connect(_) => false,
+            Phase::Arrived | Phase::Connect(_) => false,
             Phase::Tunnel(at) => at.holds_blocks(),
             Phase::Http(at) => at.holds_blocks(),
         }
@@ -140,17 +142,12 @@ pub enum Close {
     Cut,
 }
 
-/// A client that just arrived: goes as far as it can.
-pub fn begin<N: Net>(who: &mut Who, cx: &mut Context<'_, N>) -> Outcome {
-    let Some(listener) = cx.snapshot.listener(who.listener) else { return Outcome::Done(Close::Clean) };
-    let turn = if listener.accept_proxy {
-        Turn::Go(Phase::Proxied(Proxied::new(cx.now)))
-    } else {
-        enter(Chain::default(), who, cx)
-    };
-    match turn {
-        Turn::Go(phase) => step(phase, who, cx),
-        Turn::Stop(outcome) => outcome,
+/// What an arrival does first.
+fn begin<N: Net>(who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
+    match cx.snapshot.listener(who.listener) {
+        Some(listener) if listener.accept_proxy => Turn::Go(Phase::Proxied(Proxied::new(cx.now))),
+        Some(_) => enter(Chain::default(), who, cx),
+        None => Turn::Stop(Outcome::Done(Close::Clean)),
     }
 }
 
@@ -168,6 +165,7 @@ fn enter<N: Net>(inbox: Chain, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
 pub fn step<N: Net>(mut phase: Phase, who: &mut Who, cx: &mut Context<'_, N>) -> Outcome {
     loop {
         let turn = match phase {
+            Phase::Arrived => begin(who, cx),
             Phase::Proxied(at) => at.turn(who, cx),
             Phase::Connect(at) => at.turn(who, cx),
             Phase::Tunnel(at) => Turn::Stop(at.turn(who, cx)),

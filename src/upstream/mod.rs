@@ -33,6 +33,7 @@ pub struct Attempt {
     /// When the address that is being tried has had its share.
     due: Tick,
     until: Tick,
+    speaks_first: bool,
     /// Why the last address failed.
     error: Option<io::Error>,
 }
@@ -56,8 +57,9 @@ impl Progress {
 
 impl Attempt {
     /// An attempt over `addresses` that may last for `timeout`; nothing happens before [`Attempt::turn`].
-    pub fn new(addresses: Arc<[SocketAddr]>, now: Tick, timeout: Duration) -> Attempt {
-        Attempt { addresses, next: 0, link: None, due: now, until: now.after(timeout), error: None }
+    /// `speaks_first`: see [`Net::dial`].
+    pub fn new(addresses: Arc<[SocketAddr]>, now: Tick, timeout: Duration, speaks_first: bool) -> Attempt {
+        Attempt { addresses, next: 0, link: None, due: now, until: now.after(timeout), speaks_first, error: None }
     }
 
     /// Goes on as far as it can now.
@@ -119,7 +121,7 @@ impl Attempt {
         session: SessionId,
         address: SocketAddr,
     ) -> io::Result<LinkId> {
-        let stream = net.dial(address)?;
+        let stream = net.dial(address, self.speaks_first)?;
         let id = links.insert(Link::dialled(stream, session));
         let Some(link) = links.get_mut(id) else { return Err(no_address()) };
         net.watch(link.stream_mut(), id).inspect_err(|_| drop(links.remove(id)))?;
@@ -175,7 +177,7 @@ mod tests {
 
     impl Net for Answers {
         type Stream = Nothing;
-        fn dial(&mut self, _: SocketAddr) -> io::Result<Nothing> {
+        fn dial(&mut self, _: SocketAddr, _: bool) -> io::Result<Nothing> {
             self.0.pop().map_or(Ok(Nothing), |errno| Err(io::Error::from_raw_os_error(errno)))
         }
         fn watch(&mut self, _: &mut Nothing, _: LinkId) -> io::Result<()> {
@@ -186,7 +188,7 @@ mod tests {
     #[test]
     fn out_of_descriptors_it_waits_and_then_tries_the_same_address_again() {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let mut attempt = Attempt::new(Arc::new([address]), Tick(0), Duration::from_secs(2));
+        let mut attempt = Attempt::new(Arc::new([address]), Tick(0), Duration::from_secs(2), false);
         let (mut links, session) = (Slab::new(), SessionId::new(0, 1));
         let mut net = Answers(vec![libc::ENFILE, libc::EMFILE]);
         for now in [0, SHORT_STEP] {
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn a_shortage_that_lasts_ends_with_connect_timeout_and_is_our_own() {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let mut attempt = Attempt::new(Arc::new([address]), Tick(0), Duration::from_millis(100));
+        let mut attempt = Attempt::new(Arc::new([address]), Tick(0), Duration::from_millis(100), false);
         let mut links = Slab::new();
         let mut net = Answers(vec![libc::EMFILE; 100]);
         let mut now = Tick(0);

@@ -163,11 +163,11 @@ impl<N: Net> Core<N> {
         self.wheel.next().into_iter().chain(self.idle.next_due()).min()
     }
 
-    /// Takes a client on.
-    pub fn admit(&mut self, arrival: Arrival<N::Stream>, now: Tick) {
+    /// Takes a client on, and queues it; `None` when it had to be closed.
+    pub fn admit(&mut self, arrival: Arrival<N::Stream>) -> Option<SessionId> {
         let Arrival { stream, client: address, listener, permits } = arrival;
         self.count().accepted.add(1);
-        let Some(plan) = self.member.snapshot().listener(listener) else { return };
+        let plan = self.member.snapshot().listener(listener)?;
         let idle_timeout = plan.idle_timeout;
         let links = &mut self.links;
         let mut client = None;
@@ -175,9 +175,10 @@ impl<N: Net> Core<N> {
             let link = links.insert(Link::accepted(stream, id));
             client = Some(link);
             let who = Who { id, client: link, address, destination: None, listener, idle_timeout };
-            Session { who, phase: None, due: Tick::NEVER, wheel_at: Tick::NEVER, queued: false, _permits: permits }
+            let phase = Some(Phase::Arrived);
+            Session { who, phase, due: Tick::NEVER, wheel_at: Tick::NEVER, queued: true, _permits: permits }
         });
-        let Some(link) = client else { return };
+        let link = client?;
         let watched = match self.links.get_mut(link) {
             Some(client) => self.net.watch(client.stream_mut(), link),
             None => Ok(()),
@@ -185,10 +186,12 @@ impl<N: Net> Core<N> {
         if let Err(error) = watched {
             log::warn!("client {address}: cannot be watched, closed: {error}");
             self.end(id, Close::Clean);
-            return;
+            return None;
         }
-        self.run(id, now, |who, cx| session::begin(who, cx));
+        // Its turn comes behind the next look at the poll, which tells whether it has said something already.
+        self.queue.push_back(Task::Session(id));
         self.member.tell_sessions(self.sessions.len());
+        Some(id)
     }
 
     /// Steps one session.

@@ -172,7 +172,7 @@ impl Loop {
         let Some(Some(door)) = self.doors.get_mut(at) else { return };
         let (core, posts) = (&mut self.core, &self.posts);
         let full = core.is_full();
-        let stop = door.accept(&self.common.connections, full, now, |arrival| place(core, posts, arrival, now));
+        let stop = door.accept(&self.common.connections, full, now, |arrival| place(core, posts, arrival));
         if stop == Stop::Budget {
             self.core.enqueue(Task::Door(at));
         }
@@ -196,7 +196,7 @@ impl Loop {
         // Bounded by the box: what comes meanwhile has its own wake-up.
         for _ in 0..self.mailbox.len() {
             match self.mailbox.try_recv() {
-                Ok(WorkerMail::Arrival(arrival)) => self.core.admit(arrival, now),
+                Ok(WorkerMail::Arrival(arrival)) => take(&mut self.core, arrival),
                 Ok(WorkerMail::Drain) => self.drain(now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();
@@ -214,21 +214,24 @@ impl Loop {
         for door in self.doors.iter_mut().filter_map(Option::take) {
             let mut door = door;
             let core = &mut self.core;
-            while door.accept(&self.common.connections, false, now, |arrival| core.admit(arrival, now)) == Stop::Budget
-            {
-            }
+            while door.accept(&self.common.connections, false, now, |arrival| take(core, arrival)) == Stop::Budget {}
         }
         self.core.drain();
     }
 }
 
 /// Gives a client to this worker, or to one that has clearly less to do.
-fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<TcpStream>], arrival: Arrival<TcpStream>, now: Tick) {
+fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<TcpStream>], arrival: Arrival<TcpStream>) {
     let better = core.member.better_worker(core.sessions()).and_then(|id| posts.get(usize::from(id.0)));
-    let Some(post) = better else { return core.admit(arrival, now) };
+    let Some(post) = better else { return take(core, arrival) };
     match post.offer(WorkerMail::Arrival(arrival)) {
         Ok(()) => core.count().moved.add(1),
-        Err(WorkerMail::Arrival(arrival)) => core.admit(arrival, now),
+        Err(WorkerMail::Arrival(arrival)) => take(core, arrival),
         Err(_) => {}
     }
+}
+
+fn take(core: &mut Core<MioNet>, arrival: Arrival<TcpStream>) {
+    // Whoever could not be taken on was closed, and it was said why.
+    let _ = core.admit(arrival);
 }

@@ -4,7 +4,7 @@ use crate::checks;
 use crate::pattern::Pattern;
 use crate::scenario::{Answers, Scenario};
 use crate::script::Peer;
-use l4lb::base::ids::{LinkId, ListenerId, WorkerId};
+use l4lb::base::ids::{LinkId, ListenerId, SessionId, WorkerId};
 use l4lb::base::time::Tick;
 use l4lb::config;
 use l4lb::control::Plan;
@@ -16,7 +16,7 @@ use l4lb::shared::mail::Arrival;
 use l4lb::stats::{Stats, Totals};
 use l4lb::worker::core::{Core, Task};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,6 +78,8 @@ pub(crate) struct World {
     outside: Vec<usize>,
     /// Links that were told of, for wake-ups that come late.
     tokens: Vec<LinkId>,
+    /// The client's socket of each session.
+    callers: HashMap<SessionId, usize>,
     still: u32,
     moved: u64,
     turns: u64,
@@ -119,6 +121,7 @@ impl World {
             planned,
             connects: Vec::new(),
             tokens: Vec::new(),
+            callers: HashMap::new(),
             still: 0,
             moved: 0,
             turns: 0,
@@ -259,7 +262,12 @@ impl World {
         }
         for _ in 0..self.core.ready() {
             match self.core.next_task() {
-                Some(Task::Session(id)) => self.core.step(id, now),
+                Some(Task::Session(id)) => {
+                    if let Some(number) = self.callers.get(&id) {
+                        self.net.sockets().last_used = *number;
+                    }
+                    self.core.step(id, now);
+                }
                 _ => break,
             }
             self.meet_backends()?;
@@ -337,8 +345,10 @@ impl World {
             });
             let address = SocketAddr::from(([192, 0, 2, client as u8 + 1], 4_000));
             let id = ListenerId(spec.listener as u16);
-            self.core.admit(Arrival { stream, client: address, listener: id, permits: (process, own) }, self.now);
-            self.meet_backends()?;
+            let arrival = Arrival { stream, client: address, listener: id, permits: (process, own) };
+            if let Some(session) = self.core.admit(arrival) {
+                self.callers.insert(session, number);
+            }
             any = true;
         }
         Ok(any)

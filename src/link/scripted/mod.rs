@@ -60,7 +60,8 @@ pub struct Sockets {
     answer: Box<dyn FnMut(SocketAddr) -> Answer>,
     /// Connects since this was last emptied.
     pub dialled: Vec<Dialled>,
-    last_used: usize,
+    /// The socket that was used last. A session that has used none yet is to be told of by whoever steps it.
+    pub last_used: usize,
 }
 
 impl Sockets {
@@ -164,7 +165,7 @@ impl ScriptedNet {
 impl Net for ScriptedNet {
     type Stream = ScriptedStream;
 
-    fn dial(&mut self, to: SocketAddr) -> io::Result<ScriptedStream> {
+    fn dial(&mut self, to: SocketAddr, _speaks_first: bool) -> io::Result<ScriptedStream> {
         let mut sockets = self.0.borrow_mut();
         let answer = (sockets.answer)(to);
         let after = sockets.last_used;

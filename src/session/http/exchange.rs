@@ -293,7 +293,7 @@ impl Exchange {
         let slot = self.lease.as_ref().map(|lease| lease.backend().slot);
         let addresses = pool.backends.iter().find(|b| Some(b.state.slot) == slot).map(|b| b.addresses.clone());
         let addresses = addresses.unwrap_or_else(|| Arc::new([]));
-        self.way = Way::Connecting(Attempt::new(addresses, cx.now, pool.connect_timeout));
+        self.way = Way::Connecting(Attempt::new(addresses, cx.now, pool.connect_timeout, true));
         Ok(())
     }
 

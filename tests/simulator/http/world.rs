@@ -331,8 +331,7 @@ impl World {
             self.plan_panic(number);
             let address = SocketAddr::from(([192, 0, 2, client as u8 + 1], 4_000));
             let arrival = Arrival { stream, client: address, listener: ListenerId(0), permits: (process, own) };
-            self.core.admit(arrival, self.now);
-            self.meet_backends()?;
+            self.core.admit(arrival);
             any = true;
         }
         Ok(any)
