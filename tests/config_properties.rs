@@ -108,6 +108,7 @@ fn piece() -> impl Strategy<Value = String> {
         "bind = \"127.0.0.1:80\"\n",
         "protocol = \"tcp\"\n",
         "protocol = \"http\"\n",
+        "protocol = \"udp\"\n",
         "\n[[listener.route]]\n",
         "path_prefix",
         "method = [\"GET\"]\n",

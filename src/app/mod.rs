@@ -9,7 +9,7 @@ mod store;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::time::Clock;
-use crate::config::{Config, HealthCheck};
+use crate::config::{Config, HealthCheck, Protocol, Transport};
 use crate::control::{Control, Plan};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
@@ -53,6 +53,8 @@ pub struct Options {
 pub struct Bound {
     /// The listener's name.
     pub listener: String,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The true address: port 0 has become the port that the system chose.
     pub address: SocketAddr,
 }
@@ -98,6 +100,10 @@ pub fn run(config: Config, options: Options) -> Exit {
 }
 
 fn serve(config: Config, options: Options) -> Exit {
+    if let Some(listener) = config.listeners.iter().find(|listener| listener.protocol == Protocol::Udp) {
+        log::error!("listener {}: protocol = \"udp\" is not supported yet", listener.name);
+        return Exit::Config;
+    }
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]) {
@@ -123,8 +129,11 @@ fn serve(config: Config, options: Options) -> Exit {
             return Exit::Config;
         }
     };
-    for Bound { listener, address } in &bound {
-        log::info!("listener {listener} on {address}");
+    for Bound { listener, protocol, address } in &bound {
+        match protocol.transport() {
+            Transport::Tcp => log::info!("listener {listener} on {address}"),
+            Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
+        }
     }
     if let Some(ready) = options.ready {
         ready(&bound);

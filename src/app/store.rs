@@ -1,14 +1,14 @@
-//! Every listening socket comes from here: bound, or passed on by systemd (LISTEN_FDS, sd_listen_fds(3)).
+//! Every socket that clients come in by is from here: bound, or passed on by systemd (LISTEN_FDS, sd_listen_fds(3)).
 
 use crate::app::Bound;
 use crate::base::ids::ListenerId;
-use crate::config::{Address, Config, Listener};
+use crate::config::{Address, Config, Listener, Transport};
 use crate::sys;
 use listenfd::ListenFd;
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
 
 /// Clients that may wait to be accepted; the kernel takes less where `net.core.somaxconn` says so.
@@ -18,10 +18,17 @@ const DEFER: i32 = 10;
 /// Connections that may be open with data in the SYN and not established yet.
 const FAST_OPEN: i32 = 1024;
 
+/// What a UDP socket may hold of what has come, and of what is to go, in bytes: datagrams that a busy worker has not
+/// looked at yet would be lost else. The kernel takes less where `net.core.rmem_max` and `wmem_max` say so.
+const BUFFER: usize = 4 << 20;
+
 /// All sockets of a process.
 pub(super) struct Sockets {
-    /// For each worker, a socket of each listener and address.
+    /// For each worker, a socket of each TCP listener and address.
     pub(super) by_worker: Vec<Vec<(ListenerId, TcpListener)>>,
+    /// The same for UDP: bound and non-blocking. A worker has none of an address that was passed on as fewer sockets than
+    /// there are workers, if others cannot be bound beside those.
+    pub(super) udp_by_worker: Vec<Vec<(ListenerId, UdpSocket)>>,
     /// Where they listen.
     pub(super) bound: Vec<Bound>,
 }
@@ -55,36 +62,65 @@ impl BindError {
 /// # Errors
 /// The first address that cannot be bound.
 pub(super) fn open(config: &Config, workers: usize) -> Result<Sockets, BindError> {
-    let mut sockets = Sockets { by_worker: (0..workers).map(|_| Vec::new()).collect(), bound: Vec::new() };
-    let mut passed = passed_on();
-    let ports_v4 = wildcard_ports_v4(config);
+    open_with(config, workers, passed_on())
+}
+
+fn open_with(config: &Config, workers: usize, mut passed: Vec<Passed>) -> Result<Sockets, BindError> {
+    let mut sockets = Sockets {
+        by_worker: (0..workers).map(|_| Vec::new()).collect(),
+        udp_by_worker: (0..workers).map(|_| Vec::new()).collect(),
+        bound: Vec::new(),
+    };
     for (at, listener) in config.listeners.iter().enumerate() {
         let id = ListenerId(at as u16);
+        let transport = listener.protocol.transport();
+        let ports_v4 = ports_v4(config, transport);
         for bind in &listener.binds {
             let addresses = resolve(bind).map_err(|error| BindError::new(listener, bind, error))?;
             for address in addresses {
                 // [::] takes IPv4 too, unless that has a listener of its own.
                 let only_v6 = address.is_ipv6() && ports_v4.contains(&address.port());
                 let fail = |error| BindError::new(listener, address, error);
-                let ours = passed.extract_if(.., |socket| is_at(socket, address)).collect::<Vec<_>>();
-                let opened = match ours.is_empty() {
-                    false => share(ours, listener, workers),
-                    true => bind_all(address, only_v6, listener, workers),
+                let ours =
+                    passed.extract_if(.., |passed| passed.transport == transport && is_at(&passed.socket, address));
+                let ours: Vec<Socket> = ours.map(|passed| passed.socket).collect();
+                let opened = match (ours.is_empty(), transport) {
+                    (true, _) => bind_all(address, transport, only_v6, workers),
+                    (false, Transport::Tcp) => share(ours, workers),
+                    (false, Transport::Udp) => join(ours, listener, workers),
                 };
                 let opened = opened.map_err(fail)?;
                 let true_address = opened.first().map(|socket| socket.local_addr());
-                let true_address = true_address.unwrap_or(Ok(address)).map_err(fail)?;
-                sockets.bound.push(Bound { listener: listener.name.clone(), address: true_address });
+                let true_address = true_address.transpose().map_err(fail)?.and_then(|address| address.as_socket());
+                sockets.bound.push(Bound {
+                    listener: listener.name.clone(),
+                    protocol: listener.protocol,
+                    address: true_address.unwrap_or(address),
+                });
                 for (at, socket) in opened.into_iter().enumerate() {
-                    sockets.by_worker[at % workers].push((id, socket));
+                    let worker = at % workers;
+                    match transport {
+                        Transport::Tcp => {
+                            let socket = listen(socket, listener).map_err(fail)?;
+                            sockets.by_worker[worker].push((id, socket));
+                        }
+                        Transport::Udp => {
+                            let socket = receive(socket).map_err(fail)?;
+                            sockets.udp_by_worker[worker].push((id, socket));
+                        }
+                    }
                 }
             }
         }
     }
-    for socket in passed {
+    for Passed { socket, transport } in passed {
         let address = socket.local_addr().ok().and_then(|address| address.as_socket());
         let address = address.map_or("a socket".into(), |address| address.to_string());
-        log::warn!("{address} was passed on by the service manager, and no listener binds it; closed");
+        let over = match transport {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        };
+        log::warn!("{address} ({over}) was passed on by the service manager, and no listener binds it; closed");
     }
     Ok(sockets)
 }
@@ -96,9 +132,11 @@ fn resolve(bind: &Address) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn wildcard_ports_v4(config: &Config) -> Vec<u16> {
-    let binds = config.listeners.iter().flat_map(|listener| &listener.binds);
-    binds
+/// The ports that listeners over `transport` bind by IPv4.
+fn ports_v4(config: &Config, transport: Transport) -> Vec<u16> {
+    let listeners = config.listeners.iter().filter(|listener| listener.protocol.transport() == transport);
+    listeners
+        .flat_map(|listener| &listener.binds)
         .filter_map(|bind| match bind {
             Address::Ip(SocketAddr::V4(address)) if address.port() != 0 => Some(address.port()),
             _ => None,
@@ -106,14 +144,26 @@ fn wildcard_ports_v4(config: &Config) -> Vec<u16> {
         .collect()
 }
 
-fn passed_on() -> Vec<Socket> {
+/// A socket of the service manager.
+struct Passed {
+    transport: Transport,
+    socket: Socket,
+}
+
+fn passed_on() -> Vec<Passed> {
     let mut passed = ListenFd::from_env();
     (0..passed.len())
-        .filter_map(|at| match passed.take_tcp_listener(at) {
-            Ok(listener) => listener.map(Socket::from),
-            Err(error) => {
-                log::warn!("descriptor {at} of the service manager is no TCP listening socket: {error}");
-                None
+        .filter_map(|at| {
+            let taken = passed.take_tcp_listener(at).map(|listener| (Transport::Tcp, listener.map(Socket::from)));
+            // What is none stays in its place.
+            let taken =
+                taken.or_else(|_| passed.take_udp_socket(at).map(|socket| (Transport::Udp, socket.map(Socket::from))));
+            match taken {
+                Ok((transport, socket)) => Some(Passed { transport, socket: socket? }),
+                Err(error) => {
+                    log::warn!("descriptor {at} of the service manager is no TCP or UDP socket: {error}");
+                    None
+                }
             }
         })
         .collect()
@@ -123,55 +173,72 @@ fn is_at(socket: &Socket, wanted: SocketAddr) -> bool {
     socket.local_addr().is_ok_and(|address| address.as_socket() == Some(wanted))
 }
 
-/// Sockets passed on for one address, dealt out to the workers; where there are fewer than workers, several have a
-/// descriptor of the same one and take what they can get.
-fn share(passed: Vec<Socket>, listener: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let mut sockets = Vec::with_capacity(workers.max(passed.len()));
-    for socket in &passed {
-        set_options(socket, listener)?;
-        if !socket.is_listener()? {
-            socket.listen(BACKLOG)?;
-        }
+/// Listening sockets passed on for one address, dealt out to the workers; where there are fewer than workers, several have
+/// a descriptor of the same one and take what they can get.
+fn share(mut passed: Vec<Socket>, workers: usize) -> io::Result<Vec<Socket>> {
+    let count = passed.len();
+    for at in count..workers {
+        let again = passed[at % count].try_clone()?;
+        passed.push(again);
     }
-    for at in passed.len()..workers {
-        sockets.push(TcpListener::from_std(passed[at % passed.len()].try_clone()?.into()));
+    Ok(passed)
+}
+
+/// UDP sockets passed on for one address, and beside them one for each worker that has none: two workers on one socket
+/// would each get a part of what a client sends, and answer it as if it were two clients.
+fn join(mut passed: Vec<Socket>, listener: &Listener, workers: usize) -> io::Result<Vec<Socket>> {
+    if passed.len() < workers
+        && let Some(first) = passed.first()
+        && let Err(error) = beside(first, workers - passed.len()).map(|more| passed.extend(more))
+    {
+        let count = passed.len();
+        log::warn!(
+            "listener {}: {count} of {workers} workers serve what was passed on: no socket can be bound beside it: {error}",
+            listener.name
+        );
     }
-    sockets.extend(passed.into_iter().map(|socket| TcpListener::from_std(socket.into())));
-    Ok(sockets)
+    Ok(passed)
 }
 
 /// A socket a worker, between which the kernel spreads what comes in (`SO_REUSEPORT`, socket(7)).
-fn bind_all(address: SocketAddr, only_v6: bool, listener: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
+fn bind_all(address: SocketAddr, transport: Transport, only_v6: bool, workers: usize) -> io::Result<Vec<Socket>> {
     // The first without SO_REUSEPORT: with it, an address that another process has with SO_REUSEPORT could be bound, and
     // the two would share its clients. It gets the option once the address is its own, and the others join it.
-    let first = bind_one(address, only_v6, false)?;
-    first.set_reuse_port(true)?;
-    let address = first.local_addr()?.as_socket().unwrap_or(address);
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(bind_one(address, only_v6, true)?);
-    }
-    let listening = sockets.into_iter().map(|socket| {
-        set_options(&socket, listener)?;
-        socket.listen(BACKLOG)?;
-        Ok(TcpListener::from_std(socket.into()))
-    });
-    listening.collect()
+    let first = bind_one(address, transport, only_v6, false)?;
+    let more = beside(&first, workers - 1)?;
+    Ok(std::iter::once(first).chain(more).collect())
 }
 
-fn bind_one(address: SocketAddr, only_v6: bool, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+/// `count` sockets at the address of `first`.
+fn beside(first: &Socket, count: usize) -> io::Result<Vec<Socket>> {
+    let local = first.local_addr()?;
+    let address = local.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let only_v6 = address.is_ipv6() && first.only_v6()?;
+    let transport = if first.r#type()? == Type::DGRAM { Transport::Udp } else { Transport::Tcp };
+    first.set_reuse_port(true)?;
+    (0..count).map(|_| bind_one(address, transport, only_v6, true)).collect()
+}
+
+fn bind_one(address: SocketAddr, transport: Transport, only_v6: bool, reuse_port: bool) -> io::Result<Socket> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
-    socket.set_reuse_address(true)?;
+    // Over connections that linger. Nothing lingers of UDP: there it would only let two processes have one address.
+    if transport == Transport::Tcp {
+        socket.set_reuse_address(true)?;
+    }
     socket.set_reuse_port(reuse_port)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Options that what is accepted inherits, so that no connection has to set them.
-fn set_options(socket: &Socket, listener: &Listener) -> io::Result<()> {
+/// Begins to listen, with options that what is accepted inherits, so that no connection has to set them.
+fn listen(socket: Socket, listener: &Listener) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     let options = &listener.socket;
@@ -185,5 +252,136 @@ fn set_options(socket: &Socket, listener: &Listener) -> io::Result<()> {
     if options.tcp_fastopen {
         sys::fast_open(socket.as_fd(), FAST_OPEN)?;
     }
-    Ok(())
+    if !socket.is_listener()? {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Makes a bound UDP socket ready for a worker.
+fn receive(socket: Socket) -> io::Result<UdpSocket> {
+    socket.set_nonblocking(true)?;
+    // As much as there is to be had: with less it works too.
+    let _ = socket.set_recv_buffer_size(BUFFER);
+    let _ = socket.set_send_buffer_size(BUFFER);
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use std::time::Duration;
+
+    /// A UDP listener on `bind`, and whatever else.
+    fn config(bind: &str, rest: &str) -> Config {
+        let text = format!(
+            "[[listener]]\nname = 'dns'\nbind = '{bind}'\nprotocol = 'udp'\npool = 'p'\n{rest}\n[[pool]]\nname = 'p'\n"
+        );
+        config::parse(&text, "test").unwrap()
+    }
+
+    fn passed(shared: bool) -> (Passed, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        socket.set_reuse_port(shared).unwrap();
+        socket.set_reuse_address(shared).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (Passed { transport: Transport::Udp, socket }, address)
+    }
+
+    /// How many datagrams of 64 clients come to each socket.
+    fn spread(sockets: &[&UdpSocket], address: SocketAddr) -> Vec<usize> {
+        const CLIENTS: usize = 64;
+        for _ in 0..CLIENTS {
+            let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            UdpSocket::bind(bind).unwrap().send_to(b"hello", address).unwrap();
+        }
+        let mut come = vec![0; sockets.len()];
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while come.iter().sum::<usize>() < CLIENTS {
+            assert!(std::time::Instant::now() < until, "only {come:?} have come");
+            for (socket, come) in sockets.iter().zip(&mut come) {
+                *come += std::iter::from_fn(|| socket.recv(&mut [0; 16]).ok()).count();
+            }
+        }
+        come
+    }
+
+    fn of(sockets: &Sockets) -> Vec<&UdpSocket> {
+        sockets.udp_by_worker.iter().flatten().map(|(_, socket)| socket).collect()
+    }
+
+    #[test]
+    fn each_worker_has_a_udp_socket_and_the_kernel_spreads_clients() {
+        let sockets = open_with(&config("127.0.0.1:0", ""), 3, Vec::new()).unwrap();
+        assert!(sockets.udp_by_worker.iter().all(|own| own.len() == 1 && own[0].0 == ListenerId(0)));
+        assert!(sockets.by_worker.iter().all(Vec::is_empty));
+        let [Bound { address, protocol: config::Protocol::Udp, .. }] = sockets.bound[..] else {
+            panic!("{:?}", sockets.bound)
+        };
+        let come = spread(&of(&sockets), address);
+        assert!(come.iter().all(|some| *some > 0), "{come:?}: one gets nothing");
+    }
+
+    #[test]
+    fn a_udp_address_that_somebody_has_is_not_shared() {
+        for shared in [false, true] {
+            let (theirs, address) = passed(shared);
+            for workers in [1, 2] {
+                let error = open_with(&config(&address.to_string(), ""), workers, Vec::new()).err();
+                let told = error.map(|error| error.to_string()).unwrap_or_default();
+                let words = format!("listener dns: cannot listen on {address}: Address already in use");
+                assert!(told.starts_with(&words), "{told:?}, shared {shared}");
+            }
+            drop(theirs);
+        }
+    }
+
+    #[test]
+    fn a_tcp_listener_can_have_the_same_address() {
+        let twin = |bind: &str| format!("[[listener]]\nname = 'twin'\nbind = '{bind}'\nprotocol = 'tcp'\npool = 'p'");
+        // What is free over UDP may be taken over TCP, by whoever runs beside this.
+        let opened = std::iter::repeat_with(|| {
+            let (theirs, address) = passed(false);
+            drop(theirs);
+            let address = address.to_string();
+            Some((open_with(&config(&address, &twin(&address)), 2, Vec::new()).ok()?, address))
+        });
+        let (sockets, address) = opened.take(100).flatten().next().expect("one of a hundred ports is free");
+        assert_eq!(sockets.bound[0].address, sockets.bound[1].address);
+        drop(sockets);
+        // Over UDP [::] takes IPv4 as well, whatever TCP binds.
+        let port = address.rsplit(':').next().unwrap();
+        let config = config(&format!("[::]:{port}"), &twin(&format!("127.0.0.1:{port}")));
+        let sockets = open_with(&config, 1, Vec::new()).unwrap();
+        assert_eq!(spread(&of(&sockets), address.parse().unwrap()), [64]);
+    }
+
+    #[test]
+    fn a_udp_socket_passed_on_is_taken_and_the_other_workers_join_it() {
+        for (workers, shared) in [(1, false), (3, false), (3, true)] {
+            let (theirs, address) = passed(shared);
+            let early = UdpSocket::bind("127.0.0.1:0").unwrap();
+            early.send_to(b"early", address).unwrap();
+            let sockets = open_with(&config(&address.to_string(), ""), workers, vec![theirs]).unwrap();
+            assert_eq!(sockets.bound[0].address, address);
+            let all = of(&sockets);
+            assert_eq!(all.len(), workers);
+            let mut first = [0; 16];
+            assert_eq!(all[0].recv(&mut first).unwrap(), 5, "what came before the start is still there");
+            let come = spread(&all, address);
+            assert!(come.iter().all(|some| *some > 0), "{come:?}: one gets nothing");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_over_the_other_transport_is_not_taken() {
+        let (theirs, address) = passed(false);
+        let text = format!(
+            "listener = [{{ name = 't', bind = '{address}', protocol = 'tcp', pool = 'p' }}]\npool = [{{ name = 'p' }}]"
+        );
+        let sockets = open_with(&config::parse(&text, "test").unwrap(), 1, vec![theirs]).unwrap();
+        assert_eq!((sockets.by_worker[0].len(), sockets.udp_by_worker[0].len()), (1, 0));
+    }
 }

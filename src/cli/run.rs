@@ -35,7 +35,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.
 fn announce(bound: &[Bound]) {
-    for Bound { listener, address } in bound {
+    for Bound { listener, address, .. } in bound {
         super::say(&format!("{listener} listening on {address}\n"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::error::{Fault, Hint, Quoted};
 use super::reader::{Noted, Reader};
 use super::sections::{Draft, ListenerDraft, PoolDraft};
-use super::{Address, Config};
+use super::{Address, Config, HealthCheck, Protocol, Transport};
 
 /// Compares the parts of `draft` with each other, reports, and joins them.
 pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft) -> Config {
@@ -15,9 +15,15 @@ pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft) -> Config {
     unique(r, draft.listeners.iter().filter_map(|l| l.name.as_ref()));
     unique(r, draft.pools.iter().filter_map(|p| p.name.as_ref()));
     draft.pools.iter().for_each(|pool| backends(r, pool));
-    bound_once(r, &draft);
-    no_loops(r, &draft);
     pools_by_index(r, &mut draft);
+    bound_once(r, &draft);
+    let carried = carried(&draft);
+    no_loops(r, &draft, &carried);
+    for (pool, carried) in draft.pools.iter_mut().zip(&carried) {
+        if !pool.checked && carried == &[Some(Transport::Udp)] {
+            pool.pool.health_check = HealthCheck::None;
+        }
+    }
     Config {
         global: draft.global,
         listeners: draft.listeners.into_iter().map(|l| l.listener).collect(),
@@ -52,13 +58,32 @@ fn backends(r: &mut Reader<'_>, pool: &PoolDraft) {
     unique(r, pool.backends.iter().filter_map(|b| b.id.as_ref().filter(|id| !said(id, b.named))));
 }
 
-/// The binds by port: only those can have anything to do with each other.
-fn by_port(draft: &Draft) -> HashMap<u16, Vec<&Noted<Address>>> {
-    let mut ports: HashMap<u16, Vec<&Noted<Address>>> = HashMap::new();
-    for bind in draft.listeners.iter().flat_map(|l| &l.binds) {
-        ports.entry(bind.value.port()).or_default().push(bind);
+/// The binds by transport and port: only those can have anything to do with each other. A listener whose protocol could
+/// not be read may be of either, so nothing is said of it.
+fn by_port(draft: &Draft) -> HashMap<(Transport, u16), Vec<&Noted<Address>>> {
+    let mut ports: HashMap<_, Vec<&Noted<Address>>> = HashMap::new();
+    for listener in &draft.listeners {
+        for (bind, protocol) in listener.binds.iter().filter_map(|bind| Some((bind, listener.protocol?))) {
+            ports.entry((protocol.transport(), bind.value.port())).or_default().push(bind);
+        }
     }
     ports
+}
+
+/// What carries traffic to each pool, each once; `None` is a listener whose protocol could not be read.
+fn carried(draft: &Draft) -> Vec<Vec<Option<Transport>>> {
+    let mut carried = vec![Vec::new(); draft.pools.len()];
+    for ListenerDraft { listener, protocol, .. } in &draft.listeners {
+        let transport = protocol.map(Protocol::transport);
+        for pool in listener.pool.into_iter().chain(listener.routes.iter().map(|route| route.pool)) {
+            if let Some(known) = carried.get_mut(pool)
+                && !known.contains(&transport)
+            {
+                known.push(transport);
+            }
+        }
+    }
+    carried
 }
 
 fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
@@ -73,14 +98,19 @@ fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-fn no_loops(r: &mut Reader<'_>, draft: &Draft) {
+/// No backend is a listener that speaks over the same transport as traffic comes to its pool by: by TCP to port 53 of this
+/// machine is no loop for what came by UDP. A pool that nobody uses yet may be used by either.
+fn no_loops(r: &mut Reader<'_>, draft: &Draft, carried: &[Vec<Option<Transport>>]) {
     let ports = by_port(draft);
-    for address in draft.pools.iter().flat_map(|p| &p.backends).filter_map(|b| b.address.as_ref()) {
-        let binds = ports.get(&address.value.port()).map_or(&[][..], Vec::as_slice);
-        if let Some(bind) = binds.iter().find(|bind| address.value.reaches(&bind.value)) {
-            let other = format!("{} ({})", bind.place, bind.value);
-            let (found, first) = (address.value.to_string(), r.line(bind.at));
-            r.report(address.at, address.place.clone(), Fault::OwnListener { found, other, first });
+    for (pool, carried) in draft.pools.iter().zip(carried) {
+        let carried = if carried.is_empty() { &[Some(Transport::Tcp), Some(Transport::Udp)][..] } else { carried };
+        for address in pool.backends.iter().filter_map(|b| b.address.as_ref()) {
+            let binds = carried.iter().flatten().filter_map(|transport| ports.get(&(*transport, address.value.port())));
+            if let Some(bind) = binds.flatten().find(|bind| address.value.reaches(&bind.value)) {
+                let other = format!("{} ({})", bind.place, bind.value);
+                let (found, first) = (address.value.to_string(), r.line(bind.at));
+                r.report(address.at, address.place.clone(), Fault::OwnListener { found, other, first });
+            }
         }
     }
 }

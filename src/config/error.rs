@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::Protocol;
 use super::address::AddressError;
 use super::host::HostError;
 use super::keys::{Section, Takes};
@@ -163,14 +164,20 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
-    /// A key of HTTP where bytes are passed on as they are.
-    #[error("is only for http, and this listener is tcp; leave it out, or write protocol = \"http\"")]
-    HttpOnly,
+    /// A key of HTTP where bytes or datagrams are passed on as they are.
+    #[error("is only for http, and this listener is {0}; leave it out, or write protocol = \"http\"")]
+    HttpOnly(Protocol),
     /// `header_timeout` where no header is waited for.
     #[error(
         "is for http, or for a PROXY header, and this tcp listener takes none; leave it out, or write accept_proxy = true"
     )]
     NoHeader,
+    /// A key of connections where there are none.
+    #[error("is only for http and tcp, and this listener is udp; leave it out")]
+    ConnectionsOnly,
+    /// A key that is not built yet for this protocol.
+    #[error("is not supported yet for {0}; leave it out")]
+    NotYetFor(Protocol),
     /// A listener that leads nowhere.
     #[error(
         "is missing, and there is no route either; write the name of a [[pool]] in quotes, or add a [[listener.route]]"
@@ -288,7 +295,7 @@ pub enum Fault {
     },
     /// A backend that is one of our listeners.
     #[error(
-        "{found} is our own {other} in line {first}, so a connection would never arrive; write the address of a server"
+        "{found} is our own {other} in line {first}, so what is sent there would come back to l4lb; write the address of a server"
     )]
     OwnListener {
         /// The address.

@@ -40,6 +40,10 @@ pub enum Scope {
     Http,
     /// Those, and any with `accept_proxy = true`.
     HttpOrProxied,
+    /// Those that take connections: `"http"` and `"tcp"`.
+    Connections,
+    /// Those with `protocol = "udp"` now, and the others later.
+    UdpSoFar,
 }
 
 /// What holds when a key is left out.
@@ -183,6 +187,8 @@ impl Key {
             Scope::Any => told,
             Scope::Http => format!("{told}; http only"),
             Scope::HttpOrProxied => format!("{told}; http or accept_proxy"),
+            Scope::Connections => format!("{told}; http and tcp only"),
+            Scope::UdpSoFar => format!("{told}; udp only so far"),
         }
     }
 }
@@ -233,6 +239,10 @@ const fn http(key: Key) -> Key {
     Key { scope: Scope::Http, ..key }
 }
 
+const fn connections(key: Key) -> Key {
+    Key { scope: Scope::Connections, ..key }
+}
+
 const COUNT: Takes = Takes::Integer(0..=u32::MAX as i64);
 
 /// The top of the file. Every other section hangs from it.
@@ -270,24 +280,28 @@ static LISTENER: Section = Section {
     keys: &[
         required("name", Takes::Name),
         required("bind", Takes::Binds),
-        required("protocol", Takes::OneOf { now: &["http", "tcp"], later: &["udp"] }),
-        otherwise("pool", Takes::Pool, "routes alone; required for tcp"),
+        required("protocol", Takes::OneOf { now: &["http", "tcp", "udp"], later: &[] }),
+        otherwise("pool", Takes::Pool, "routes alone; required for tcp and udp"),
         later("admin"),
-        otherwise("idle_timeout", Takes::Duration(TICK..=LONGEST), "\"60s\" for http, \"10m\" for tcp"),
+        otherwise(
+            "idle_timeout",
+            Takes::Duration(TICK..=LONGEST),
+            "\"60s\" for http, \"10m\" for tcp, \"30s\" for udp",
+        ),
         Key { scope: Scope::HttpOrProxied, ..key("header_timeout", Takes::Duration(TICK..=LONGEST), "\"10s\"") },
         http(key("body_timeout", Takes::Duration(TICK..=LONGEST), "\"30s\"")),
         http(key("request_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\"")),
         http(key("tunnel_timeout", Takes::Duration(TICK..=LONGEST), "\"1h\"")),
         key("max_connections", COUNT, "0"),
-        later("max_per_client"),
+        Key { scope: Scope::UdpSoFar, ..key("max_per_client", COUNT, "0") },
         http(key("max_header_size", Takes::Size(SMALLEST_HEAD..=LARGEST_HEAD), "\"16KiB\"")),
         http(key("max_body_size", Takes::Size(0..=LARGEST_BODY), "\"0\"")),
-        key("accept_proxy", Takes::Boolean, "false"),
+        connections(key("accept_proxy", Takes::Boolean, "false")),
         http(key("trusted_proxies", Takes::Networks, "[]")),
         later("rate_limit"),
-        otherwise("congestion_control", Takes::CongestionControl, "the system's"),
-        key("defer_accept", Takes::Boolean, "false"),
-        key("tcp_fastopen", Takes::Boolean, "false"),
+        connections(otherwise("congestion_control", Takes::CongestionControl, "the system's")),
+        connections(key("defer_accept", Takes::Boolean, "false")),
+        connections(key("tcp_fastopen", Takes::Boolean, "false")),
         later("steer_cpu"),
         http(otherwise("route", Takes::Tables(&ROUTE), "none")),
     ],
@@ -337,12 +351,16 @@ static POOL: Section = Section {
         later("panic_threshold"),
         later("tcp_on_down"),
         later("drain_timeout"),
-        later("udp_responses"),
-        later("udp_requests"),
-        later("udp_on_down"),
+        key("udp_responses", COUNT, "0"),
+        key("udp_requests", COUNT, "0"),
+        key("udp_on_down", Takes::OneOf { now: &["reselect", "keep"], later: &[] }, "\"reselect\""),
         later("source"),
         later("affinity"),
-        otherwise("health_check", Takes::Table(&HEALTH_CHECK), "one connection to each at the start"),
+        otherwise(
+            "health_check",
+            Takes::Table(&HEALTH_CHECK),
+            "one connection to each at the start; none where only udp listeners use the pool",
+        ),
         later("circuit_breaker"),
         later("rate_limit"),
         otherwise("backend", Takes::Tables(&BACKEND), "none"),

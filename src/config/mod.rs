@@ -22,6 +22,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,6 +133,37 @@ pub enum Protocol {
     Http,
     /// Bytes, forwarded as they are.
     Tcp,
+    /// Datagrams, forwarded as they are, by session.
+    Udp,
+}
+
+impl Protocol {
+    /// What carries it. Listeners of different ones can have the same address, and never meet.
+    pub fn transport(self) -> Transport {
+        match self {
+            Protocol::Http | Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// What carries a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// `[[listener]]`: an address and protocol where traffic enters.
@@ -143,23 +175,27 @@ pub struct Listener {
     pub binds: Vec<Address>,
     /// What is spoken there.
     pub protocol: Protocol,
-    /// Where everything goes that no route takes: an index into [`Config::pools`]. Always there for TCP; for HTTP this,
-    /// a route, or both.
+    /// Where everything goes that no route takes: an index into [`Config::pools`]. Always there for TCP and UDP; for
+    /// HTTP this, a route, or both.
     pub pool: Option<usize>,
-    /// In the order of the file: the first that matches takes the request. None for TCP.
+    /// In the order of the file: the first that matches takes the request. None for TCP and UDP.
     pub routes: Vec<Route>,
-    /// TCP: no byte either way for this long ends a connection. HTTP: the same between requests.
+    /// TCP: no byte either way for this long ends a connection. HTTP: the same between requests. UDP: no datagram
+    /// either way for this long ends a session.
     pub idle_timeout: Duration,
-    /// Connections of this listener; 0 means no limit of its own.
+    /// Connections, or sessions, of this listener; 0 means no limit of its own.
     pub max_connections: u32,
-    /// What only HTTP needs; every default for TCP, but for a `header_timeout` together with `accept_proxy`.
+    /// Sessions of one client address; 0 means no limit. Only UDP has it.
+    pub max_per_client: u32,
+    /// What only HTTP needs; every default for TCP and UDP, but for a `header_timeout` together with `accept_proxy`.
     pub http: Http,
     /// Whether a connection must begin with a PROXY protocol header, v1 or v2; [`Http::header_timeout`] bounds the wait.
+    /// False for UDP.
     pub accept_proxy: bool,
     /// Peers whose X-Forwarded-* is believed and appended to: prefixes without bits behind them, IPv4-mapped ones as
-    /// IPv4. None for TCP.
+    /// IPv4. None for TCP and UDP.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Socket options of the listening sockets.
+    /// Socket options of the listening sockets; every default for UDP.
     pub socket: SocketOptions,
 }
 
@@ -168,6 +204,8 @@ impl Listener {
     pub const TCP_IDLE: Duration = Duration::from_secs(600);
     /// The default of `idle_timeout` for HTTP.
     pub const HTTP_IDLE: Duration = Duration::from_secs(60);
+    /// The default of `idle_timeout` for UDP.
+    pub const UDP_IDLE: Duration = Duration::from_secs(30);
 
     /// A listener with every default, and no address, pool or route.
     pub fn new(name: impl Into<String>, protocol: Protocol) -> Self {
@@ -180,8 +218,10 @@ impl Listener {
             idle_timeout: match protocol {
                 Protocol::Http => Listener::HTTP_IDLE,
                 Protocol::Tcp => Listener::TCP_IDLE,
+                Protocol::Udp => Listener::UDP_IDLE,
             },
             max_connections: 0,
+            max_per_client: 0,
             http: Http::default(),
             accept_proxy: false,
             trusted_proxies: Vec::new(),
@@ -217,8 +257,18 @@ pub enum HealthCheck {
     /// Whether they can be connected to: one look at the start.
     #[default]
     Tcp,
-    /// Not at all.
+    /// Not at all. The default where only UDP listeners use the pool: a connection would tell nothing of them.
     None,
+}
+
+/// What a UDP session does when its backend is found down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnDown {
+    /// It takes another one at its client's next datagram.
+    #[default]
+    Reselect,
+    /// It stays.
+    Keep,
 }
 
 /// Whether and how a backend is told who the client is, ahead of the first byte.
@@ -254,6 +304,12 @@ pub struct Pool {
     pub keepalive_timeout: Duration,
     /// Whether backends are told the client by a PROXY protocol header.
     pub send_proxy: SendProxy,
+    /// UDP: a session ends when every datagram of its client so far has had that many replies; 0 means by idle time alone.
+    pub udp_responses: u32,
+    /// UDP: after that many datagrams of its client the next one opens another session; 0 means no limit.
+    pub udp_requests: u32,
+    /// UDP: what a session does when its backend is found down.
+    pub udp_on_down: OnDown,
     /// How it is found out which backends are up, besides by the connections that clients make.
     pub health_check: HealthCheck,
     /// In the order of the file; may be empty.
@@ -273,6 +329,9 @@ impl Pool {
             keepalive: 64,
             keepalive_timeout: Duration::from_secs(4),
             send_proxy: SendProxy::default(),
+            udp_responses: 0,
+            udp_requests: 0,
+            udp_on_down: OnDown::default(),
             health_check: HealthCheck::default(),
             backends: Vec::new(),
         }
@@ -288,7 +347,7 @@ pub struct Backend {
     pub address: Address,
     /// 0 to 256; 0 takes no new work.
     pub weight: u16,
-    /// Connections at once; 0 means no limit.
+    /// Connections, requests or sessions at once; 0 means no limit.
     pub max_connections: u32,
     /// Used only when no other is up.
     pub backup: bool,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Protocol;
 use super::duration;
 use super::error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 use super::keys::{Key, Preset, SECTIONS, Scope, Section, Takes};
@@ -143,13 +144,16 @@ impl<'t> Reader<'t> {
         open.table.get(key).is_none_or(|found| found.get_ref().as_array().is_some_and(|items| items.is_empty()))
     }
 
-    /// Reports each key of `open` that its scope keeps out of a TCP listener. What it holds is then not worth a look.
-    pub(super) fn tcp_only(&mut self, open: &Open<'_>, accept_proxy: bool) {
+    /// Reports each key of `open` that its scope keeps out of a listener of `protocol`. What it holds is then not worth
+    /// a look.
+    pub(super) fn scopes(&mut self, open: &Open<'_>, protocol: Protocol, accept_proxy: bool) {
         for typed in open.table.keys() {
             let name: &str = typed.get_ref();
-            let fault = match open.section.key(name).map(|key| key.scope) {
-                Some(Scope::Http) => Fault::HttpOnly,
-                Some(Scope::HttpOrProxied) if !accept_proxy => Fault::NoHeader,
+            let fault = match (open.section.key(name).map(|key| key.scope), protocol) {
+                (Some(Scope::Http), Protocol::Tcp | Protocol::Udp) => Fault::HttpOnly(protocol),
+                (Some(Scope::HttpOrProxied), Protocol::Tcp) if !accept_proxy => Fault::NoHeader,
+                (Some(Scope::HttpOrProxied | Scope::Connections), Protocol::Udp) => Fault::ConnectionsOnly,
+                (Some(Scope::UdpSoFar), Protocol::Http | Protocol::Tcp) => Fault::NotYetFor(protocol),
                 _ => continue,
             };
             self.report(typed.span().start, open.place_of(name), fault);

@@ -4,7 +4,9 @@
 use super::error::{Fault, Quoted};
 use super::reader::{Noted, Open, Reader};
 use super::routes;
-use super::{Address, Algorithm, Backend, Global, HealthCheck, Listener, Pool, Protocol, SendProxy, SocketOptions};
+use super::{
+    Address, Algorithm, Backend, Global, HealthCheck, Listener, OnDown, Pool, Protocol, SendProxy, SocketOptions,
+};
 
 /// What was read, before anything is compared with anything else.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub(super) struct Draft {
 pub(super) struct ListenerDraft {
     pub(super) listener: Listener,
     pub(super) name: Option<Noted<String>>,
+    /// As far as it could be read; the one of `listener` is a guess where it could not.
+    pub(super) protocol: Option<Protocol>,
     pub(super) binds: Vec<Noted<Address>>,
     pub(super) pool: Option<Noted<String>>,
     /// As long as the listener's routes.
@@ -28,6 +32,8 @@ pub(super) struct ListenerDraft {
 pub(super) struct PoolDraft {
     pub(super) pool: Pool,
     pub(super) name: Option<Noted<String>>,
+    /// Whether the file says how backends are checked.
+    pub(super) checked: bool,
     pub(super) backends: Vec<BackendDraft>,
 }
 
@@ -75,6 +81,7 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
     let protocol = match r.choice(t, "protocol") {
         Some("http") => Some(Protocol::Http),
         Some("tcp") => Some(Protocol::Tcp),
+        Some("udp") => Some(Protocol::Udp),
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
         None => None,
     };
@@ -83,34 +90,45 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
     listener.binds = binds.iter().map(|bind| bind.value.clone()).collect();
     listener.idle_timeout = r.duration(t, "idle_timeout").unwrap_or(listener.idle_timeout);
     listener.max_connections = r.integer(t, "max_connections").unwrap_or(0);
-    listener.accept_proxy = r.boolean(t, "accept_proxy").unwrap_or(false);
-    listener.socket = SocketOptions {
-        congestion_control: congestion_control(r, t),
-        defer_accept: r.boolean(t, "defer_accept").unwrap_or(false),
-        tcp_fastopen: r.boolean(t, "tcp_fastopen").unwrap_or(false),
-    };
+    if protocol != Some(Protocol::Udp) {
+        listener.accept_proxy = r.boolean(t, "accept_proxy").unwrap_or(false);
+        listener.socket = SocketOptions {
+            congestion_control: congestion_control(r, t),
+            defer_accept: r.boolean(t, "defer_accept").unwrap_or(false),
+            tcp_fastopen: r.boolean(t, "tcp_fastopen").unwrap_or(false),
+        };
+    }
+    if let Some(protocol) = protocol {
+        r.scopes(t, protocol, listener.accept_proxy);
+    }
     let mut route_pools = Vec::new();
-    if protocol == Some(Protocol::Tcp) {
-        r.tcp_only(t, listener.accept_proxy);
-        r.demand(t, "pool");
-        if listener.accept_proxy {
-            listener.http.header_timeout = r.duration(t, "header_timeout").unwrap_or(listener.http.header_timeout);
+    match protocol {
+        Some(Protocol::Udp) => {
+            r.demand(t, "pool");
+            listener.max_per_client = r.integer(t, "max_per_client").unwrap_or(0);
         }
-    } else {
-        listener.http = routes::http(r, t);
-        listener.trusted_proxies = r.networks(t, "trusted_proxies");
-        (listener.routes, route_pools) = routes::read(r, t).into_iter().unzip();
-        if r.has_none(t, "route") {
-            match protocol {
-                Some(_) if !r.has(t, "pool") && !r.partial() => {
-                    r.report(t.at, t.place_of("pool"), Fault::NoPoolNoRoute);
+        Some(Protocol::Tcp) => {
+            r.demand(t, "pool");
+            if listener.accept_proxy {
+                listener.http.header_timeout = r.duration(t, "header_timeout").unwrap_or(listener.http.header_timeout);
+            }
+        }
+        Some(Protocol::Http) | None => {
+            listener.http = routes::http(r, t);
+            listener.trusted_proxies = r.networks(t, "trusted_proxies");
+            (listener.routes, route_pools) = routes::read(r, t).into_iter().unzip();
+            if r.has_none(t, "route") {
+                match protocol {
+                    Some(_) if !r.has(t, "pool") && !r.partial() => {
+                        r.report(t.at, t.place_of("pool"), Fault::NoPoolNoRoute);
+                    }
+                    Some(_) => {}
+                    None => r.demand(t, "pool"),
                 }
-                Some(_) => {}
-                None => r.demand(t, "pool"),
             }
         }
     }
-    ListenerDraft { listener, name, binds, pool, route_pools }
+    ListenerDraft { listener, name, protocol, binds, pool, route_pools }
 }
 
 /// A name that the kernel could know; whether it does is found when it is set.
@@ -149,8 +167,16 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         Some("v2") => pool.send_proxy = SendProxy::V2,
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
     }
-    if let Some(check) = r.table(t, "health_check")
-        && r.choice(&check, "kind") == Some("none")
+    pool.udp_responses = r.integer(t, "udp_responses").unwrap_or(pool.udp_responses);
+    pool.udp_requests = r.integer(t, "udp_requests").unwrap_or(pool.udp_requests);
+    match r.choice(t, "udp_on_down") {
+        Some("reselect") | None => pool.udp_on_down = OnDown::Reselect,
+        Some("keep") => pool.udp_on_down = OnDown::Keep,
+        Some(other) => unreachable!("{other} is in the table of keys, but not read"),
+    }
+    let check = r.table(t, "health_check");
+    if let Some(check) = &check
+        && r.choice(check, "kind") == Some("none")
     {
         pool.health_check = HealthCheck::None;
     }
@@ -160,7 +186,7 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         pool.backends.push(backend);
         backends.push(draft);
     }
-    PoolDraft { pool, name, backends }
+    PoolDraft { pool, name, checked: check.is_some(), backends }
 }
 
 fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {

@@ -30,12 +30,26 @@ name = 'api'
 address = '127.0.0.1:8001'
 ";
 
-/// [`LEAST`], as HTTP where `key` is for that, and with a route where `section` is of one.
+/// [`LEAST`] for UDP.
+const UDP: &str = "
+[[listener]]
+name = 'web'
+bind = '127.0.0.1:8080'
+protocol = 'udp'
+pool = 'api'
+[[pool]]
+name = 'api'
+[[pool.backend]]
+address = '127.0.0.1:8001'
+";
+
+/// [`LEAST`], as HTTP or UDP where `key` is for that, and with a route where `section` is of one.
 fn least(section: &Section, key: &Key) -> String {
     let in_route = ["[[listener.route]]", "header"].contains(&section.title);
     match key.scope {
         _ if in_route => HTTP.replace("[[pool]]", "[[listener.route]]\npool = 'api'\n[[pool]]"),
-        Scope::Any => LEAST.to_owned(),
+        Scope::Any | Scope::Connections => LEAST.to_owned(),
+        Scope::UdpSoFar => UDP.to_owned(),
         Scope::Http | Scope::HttpOrProxied => HTTP.to_owned(),
     }
 }
@@ -90,6 +104,7 @@ fn the_least_takes_every_default() {
             routes: Vec::new(),
             idle_timeout: Duration::from_secs(600),
             max_connections: 0,
+            max_per_client: 0,
             http: Http::default(),
             accept_proxy: false,
             trusted_proxies: Vec::new(),
@@ -105,6 +120,9 @@ fn the_least_takes_every_default() {
             keepalive: 64,
             keepalive_timeout: Duration::from_secs(4),
             send_proxy: SendProxy::Off,
+            udp_responses: 0,
+            udp_requests: 0,
+            udp_on_down: OnDown::Reselect,
             health_check: HealthCheck::Tcp,
             backends: vec![Backend {
                 id: "127.0.0.1:8001".to_owned(),
@@ -130,6 +148,7 @@ fn the_least_of_http_takes_every_default() {
         routes: Vec::new(),
         idle_timeout: Duration::from_secs(60),
         max_connections: 0,
+        max_per_client: 0,
         http: Http {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -216,6 +235,7 @@ send_proxy = 'v2'
         routes,
         idle_timeout: Duration::from_secs(5),
         max_connections: 0,
+        max_per_client: 0,
         http: Http {
             header_timeout: Duration::from_secs(1),
             body_timeout: Duration::from_secs(2),
@@ -250,17 +270,74 @@ fn a_proxy_header_is_waited_for_on_tcp_too() {
 }
 
 #[test]
-fn every_key_of_http_is_an_error_on_tcp() {
+fn the_least_of_udp_takes_every_default() {
+    let config = parse(UDP, "t").expect("it is whole");
+    let expected = Listener {
+        binds: vec!["127.0.0.1:8080".parse().expect("an address")],
+        pool: Some(0),
+        idle_timeout: Duration::from_secs(30),
+        ..Listener::new("web", Protocol::Udp)
+    };
+    assert_eq!(config.listeners, [expected]);
+    assert_eq!(config.pools[0].health_check, HealthCheck::None);
+}
+
+#[test]
+fn every_key_of_udp_arrives() {
+    let pool = "name = 'api'\nudp_responses = 1\nudp_requests = 2\nudp_on_down = 'keep'";
+    let listener = "'udp'\nidle_timeout = '5s'\nmax_connections = 7\nmax_per_client = 3";
+    let text = UDP.replace("'udp'", listener).replace("name = 'api'", pool);
+    let config = parse(&text, "t").expect("it is whole");
+    let told = &config.listeners[0];
+    assert_eq!((told.idle_timeout.as_secs(), told.max_connections, told.max_per_client), (5, 7, 3));
+    let told = &config.pools[0];
+    assert_eq!((told.udp_responses, told.udp_requests, told.udp_on_down), (1, 2, OnDown::Keep));
+}
+
+#[test]
+fn backends_of_udp_alone_are_not_connected_to() {
+    let twin = "[[listener]]\nname = 'twin'\nbind = '127.0.0.1:8080'\nprotocol = 'tcp'\npool = 'api'\n[[pool]]";
+    let route =
+        "[[listener]]\nname = 'w'\nbind = '127.0.0.1:8080'\nprotocol = 'http'\nroute = [{ pool = 'api' }]\n[[pool]]";
+    let cases = [
+        ("udp alone", UDP.to_owned(), HealthCheck::None),
+        ("udp twice", UDP.replace("[[pool]]", &twin.replace("8080", "8081").replace("tcp", "udp")), HealthCheck::None),
+        ("udp and tcp", UDP.replace("[[pool]]", twin), HealthCheck::Tcp),
+        ("udp and a route", UDP.replace("[[pool]]", route), HealthCheck::Tcp),
+        ("tcp", LEAST.to_owned(), HealthCheck::Tcp),
+        ("nobody", LEAST.replace("[[pool]]", "[[pool]]\nname = 'idle'\n[[pool]]"), HealthCheck::Tcp),
+    ];
+    for (why, text, expected) in cases {
+        let config = parse(&text, "t").unwrap_or_else(|errors| panic!("{why}: {errors}"));
+        assert_eq!(config.pools[0].health_check, expected, "{why}");
+    }
+}
+
+#[test]
+fn a_key_is_an_error_where_it_would_do_nothing() {
     let listener = SECTIONS.iter().find(|section| section.title == "[[listener]]").expect("it is there");
     let mut seen = 0;
     for key in listener.now().filter(|key| key.scope != Scope::Any) {
-        let text = with(listener, key, "true").replace("'http'", "'tcp'");
-        let told = told(&text);
-        assert!(told.len() == 1 && told[0].contains(&format!("{}: is", key.name)), "{}: {told:?}", key.name);
-        assert!(told[0].contains("tcp; leave it out") || key.scope == Scope::HttpOrProxied, "{told:?}");
-        seen += 1;
+        let (http, tcp, udp) = match key.scope {
+            Scope::Any => (None, None, None),
+            Scope::Http => (None, Some("is only for http, and this listener is tcp"), Some("listener is udp")),
+            Scope::HttpOrProxied => (None, Some("this tcp listener takes none"), Some("only for http and tcp")),
+            Scope::Connections => (None, None, Some("is only for http and tcp, and this listener is udp")),
+            Scope::UdpSoFar => (Some("is not supported yet for http"), Some("is not supported yet for tcp"), None),
+        };
+        for (protocol, expected) in [("'http'", http), ("'tcp'", tcp), ("'udp'", udp)] {
+            let Some(expected) = expected else { continue };
+            let text = ["'http'", "'tcp'", "'udp'"]
+                .iter()
+                .fold(with(listener, key, "1979-05-27"), |text, other| text.replace(other, protocol));
+            let told = told(&text);
+            let place = format!("{}: is", key.name);
+            assert!(told.len() == 1 && told[0].contains(&place), "{} on {protocol}: {told:?}", key.name);
+            assert!(told[0].contains(expected) && told[0].contains("; leave it out"), "{protocol}: {told:?}");
+            seen += 1;
+        }
     }
-    assert!(seen > 6, "only {seen} keys: is the table whole?");
+    assert!(seen > 20, "only {seen} keys: is the table whole?");
 }
 
 #[test]
@@ -363,6 +440,23 @@ fn what_looks_odd_and_is_none_the_worse() {
         ("every backend disabled", LEAST.replace("address =", "disabled = true\naddress =")),
         ("one id in two pools", format!("{LEAST}[[pool]]\nname = 'b'\nbackend = [{{ address = '127.0.0.1:8001' }}]\n")),
         ("one name for a listener and a pool", LEAST.replace("'web'", "'api'")),
+        (
+            "udp and tcp at one address",
+            format!("{UDP}[[listener]]\nname = 'twin'\nbind = '127.0.0.1:8080'\nprotocol = 'tcp'\npool = 'api'\n"),
+        ),
+        (
+            "udp to where we take tcp",
+            format!(
+                "{UDP}[[listener]]\nname = 't'\nbind = '0.0.0.0:8001'\nprotocol = 'tcp'\npool = 'b'\n[[pool]]\nname = 'b'\n"
+            ),
+        ),
+        (
+            "tcp to where we take udp",
+            format!(
+                "{LEAST}[[listener]]\nname = 'u'\nbind = '127.0.0.1:8001'\nprotocol = 'udp'\npool = 'b'\n[[pool]]\nname = 'b'\n"
+            ),
+        ),
+        ("keys of udp for others", LEAST.replace("[[pool]]", "[[pool]]\nudp_requests = 1")),
         ("both families", LEAST.replace("'127.0.0.1:8080'", "['0.0.0.0:8080', '[::]:8080']")),
         ("a byte order mark", format!("\u{feff}{LEAST}")),
         ("lines as on Windows", LEAST.replace('\n', "\r\n")),

@@ -4,10 +4,10 @@ use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::net::Network;
 use crate::config::{self, Address, Algorithm, Config};
-use crate::guard::{Budget, Cap, Seldom};
+use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::route::{HeaderMatch, Route, Router};
 use crate::shared::backend::BackendState;
-use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Turns};
+use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Turns, Udp};
 use crate::wire::proxy;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,7 +22,15 @@ pub struct Plan {
     /// Live states, by pool and address as configured.
     states: HashMap<(Arc<str>, Address), Arc<BackendState>>,
     pools: HashMap<Arc<str>, Known>,
-    caps: Vec<(Arc<Cap>, Arc<Seldom>)>,
+    /// By listener.
+    limits: Vec<Limits>,
+}
+
+/// What outlives snapshots of a listener.
+struct Limits {
+    connections: Arc<Cap>,
+    per_client: Option<Arc<PerClient>>,
+    warnings: Arc<Seldom>,
 }
 
 /// What outlives snapshots of a pool.
@@ -35,9 +43,13 @@ struct Known {
 impl Plan {
     /// A plan by `config`, with no name resolved.
     pub fn new(config: Config) -> Plan {
-        let caps =
-            config.listeners.iter().map(|listener| (Cap::new(listener.max_connections), Arc::default())).collect();
-        Plan { config, generation: 0, names: HashMap::new(), states: HashMap::new(), pools: HashMap::new(), caps }
+        let limits = config.listeners.iter().map(|listener| Limits {
+            connections: Cap::new(listener.max_connections),
+            per_client: (listener.max_per_client > 0).then(|| PerClient::new(listener.max_per_client)),
+            warnings: Arc::default(),
+        });
+        let limits = limits.collect();
+        Plan { config, generation: 0, names: HashMap::new(), states: HashMap::new(), pools: HashMap::new(), limits }
     }
 
     /// Takes note of what a name resolves to; nothing means that it does not. True when that is new.
@@ -56,18 +68,20 @@ impl Plan {
     /// The next snapshot.
     pub fn build(&mut self) -> Arc<Snapshot> {
         self.generation += 1;
-        let listeners = self.config.listeners.iter().zip(&self.caps).map(|(listener, (cap, warnings))| Listener {
+        let listeners = self.config.listeners.iter().zip(&self.limits).map(|(listener, limits)| Listener {
             name: listener.name.as_str().into(),
             protocol: match listener.protocol {
                 config::Protocol::Http => Protocol::Http,
                 config::Protocol::Tcp => Protocol::Tcp,
+                config::Protocol::Udp => Protocol::Udp,
             },
             pool: listener.pool.map(|pool| PoolId(pool as u32)),
             http: build_http(listener),
             accept_proxy: listener.accept_proxy,
             idle_timeout: listener.idle_timeout,
-            connections: cap.clone(),
-            warnings: warnings.clone(),
+            connections: limits.connections.clone(),
+            per_client: limits.per_client.clone(),
+            warnings: limits.warnings.clone(),
         });
         let listeners = listeners.collect();
         let pools = self.config.pools.iter();
@@ -150,6 +164,11 @@ fn build_pool(
             config::SendProxy::V1 => Some(proxy::Version::V1),
             config::SendProxy::V2 => Some(proxy::Version::V2),
         },
+        udp: Udp {
+            responses: pool.udp_responses,
+            requests: pool.udp_requests,
+            keep_on_down: pool.udp_on_down == config::OnDown::Keep,
+        },
         backends,
         turns: known.turns,
         primaries: rota(primaries),
@@ -224,5 +243,34 @@ mod tests {
         assert!(second.generation > first.generation);
         assert!(second.pools[0].backends[0].state.is_aside(Tick(11)));
         assert!(Arc::ptr_eq(&first.pools[0].turns, &second.pools[0].turns));
+    }
+
+    #[test]
+    fn what_udp_needs_is_there_and_its_counts_outlive_the_snapshot() {
+        let file = r#"
+            pool = [{ name = "a", udp_responses = 1, udp_requests = 2, udp_on_down = "keep" }, { name = "b" }]
+            [[listener]]
+            name = "few"
+            bind = "127.0.0.1:0"
+            protocol = "udp"
+            pool = "a"
+            max_per_client = 1
+            [[listener]]
+            name = "many"
+            bind = "127.0.0.1:0"
+            protocol = "udp"
+            pool = "b"
+        "#;
+        let mut plan = Plan::new(config::parse(file, "test").unwrap());
+        let first = plan.build();
+        assert_eq!(first.listeners[0].protocol, Protocol::Udp);
+        assert_eq!(first.pools[0].udp, Udp { responses: 1, requests: 2, keep_on_down: true });
+        assert_eq!(first.pools[1].udp, Udp::default());
+        assert!(first.listeners[1].per_client.is_none(), "0 is no limit");
+        let client = [192, 0, 2, 1].into();
+        let taken = first.listeners[0].per_client.as_ref().unwrap().take(client);
+        let second = plan.build();
+        let limit = second.listeners[0].per_client.as_ref().unwrap();
+        assert!(taken.is_some() && limit.take(client).is_none(), "the one it has counts still");
     }
 }

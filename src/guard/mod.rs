@@ -3,8 +3,10 @@
 //! Knows: counts and bounds. Must not touch: sockets, the clock (a limit that needs the time is told it).
 
 mod budget;
+mod per_client;
 
 pub use budget::Budget;
+pub use per_client::{ClientPermit, PerClient};
 
 use crate::base::time::Tick;
 use std::sync::Arc;

@@ -157,7 +157,8 @@ fn enter<N: Net>(inbox: Chain, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
     match (listener.protocol, listener.pool) {
         (Protocol::Http, _) => Turn::Go(Phase::Http(Http::new(inbox, cx.now))),
         (Protocol::Tcp, Some(pool)) => Connect::begin(pool, inbox, who, cx),
-        (Protocol::Tcp, None) => Turn::Stop(Outcome::Done(Close::Clean)),
+        // What comes by UDP is no connection; it never gets here.
+        (Protocol::Tcp, None) | (Protocol::Udp, _) => Turn::Stop(Outcome::Done(Close::Clean)),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::net::Networks;
 use crate::base::time::Tick;
-use crate::guard::{Budget, Cap, Seldom};
+use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::route::Router;
 use crate::shared::backend::{BackendState, Lease};
 use crate::wire::proxy;
@@ -49,10 +49,13 @@ pub struct Listener {
     pub http: Http,
     /// A connection begins with a PROXY protocol header.
     pub accept_proxy: bool,
-    /// TCP: no byte either way for this long ends a connection. HTTP: the same between requests.
+    /// TCP: no byte either way for this long ends a connection. HTTP: the same between requests. UDP: no datagram
+    /// either way for this long ends a session.
     pub idle_timeout: Duration,
     /// Its max_connections.
     pub connections: Arc<Cap>,
+    /// Its max_per_client; `None` means no limit.
+    pub per_client: Option<Arc<PerClient>>,
     /// When the log may say again that it accepts nobody.
     pub warnings: Arc<Seldom>,
 }
@@ -64,6 +67,8 @@ pub enum Protocol {
     Http,
     /// Bytes.
     Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// What a worker knows of an HTTP listener.
@@ -89,6 +94,17 @@ pub struct Http {
     pub trusted: Networks,
 }
 
+/// When sessions of UDP end, and what they do when their backend is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Udp {
+    /// A session ends when every datagram of its client so far has had that many replies; 0 means by idle time alone.
+    pub responses: u32,
+    /// After that many datagrams of its client the next one opens another session; 0 means no limit.
+    pub requests: u32,
+    /// A session stays with a backend that is down, in place of taking another one at its client's next datagram.
+    pub keep_on_down: bool,
+}
+
 /// What a worker knows of a pool.
 #[derive(Debug)]
 pub struct Pool {
@@ -110,6 +126,8 @@ pub struct Pool {
     pub keepalive_timeout: Duration,
     /// How a backend is told who its client is.
     pub send_proxy: Option<proxy::Version>,
+    /// What only UDP needs.
+    pub udp: Udp,
     /// In the order of the configuration; what a rota counts by.
     pub backends: Vec<Backend>,
     /// Whose turn it is, for each step of [`Pool::pick`]; kept from one snapshot to the next.
@@ -208,6 +226,7 @@ mod tests {
             keepalive: true,
             keepalive_timeout: Duration::from_secs(4),
             send_proxy: None,
+            udp: Udp::default(),
             retries: 1,
             backends: (0..3).map(backend).collect(),
             turns: Arc::default(),
