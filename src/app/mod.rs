@@ -8,6 +8,7 @@ mod store;
 
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
+use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
 use crate::config::{Config, HealthCheck, Protocol, Transport};
 use crate::control::{Control, Plan};
@@ -161,7 +162,8 @@ impl Running {
         let connections = Cap::new(limits::connections(global.max_connections));
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
-        let mut plan = Plan::new(config);
+        let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
+        let mut plan = Plan::new(config).listening(listening.collect(), own_addresses);
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }

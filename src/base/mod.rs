@@ -1,11 +1,12 @@
 //! The ground everything stands on: names for numbers, time as ticks, and the containers a worker lives in.
 //!
 //! Knows: nothing of the rest. Must not touch: sockets, threads, configuration; no clock is read here except by
-//! [`time::Clock`], which is handed down.
+//! [`time::Clock`], which is handed down, and nothing of the machine but the addresses of its interfaces ([`machine`]).
 
 pub mod blocks;
 pub mod exit;
 pub mod ids;
+pub mod machine;
 pub mod net;
 pub mod slab;
 pub mod time;

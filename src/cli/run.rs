@@ -6,6 +6,7 @@ use super::args::{Protocol, RunArgs};
 use super::check;
 use crate::app::{self, Bound, Options};
 use crate::base::exit::Exit;
+use crate::base::machine::own_addresses;
 use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool};
 
 /// The name of the one listener and the one pool of a run without a file.
@@ -52,10 +53,11 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     }
     let algorithm = algorithm(&args.algorithm)?;
     let bind = bind(&args.host, port)?;
+    let own = own_addresses();
     let mut backends: Vec<Backend> = Vec::new();
     for typed in &args.backends {
         let address = Address::backend(typed).map_err(|error| format!("--backend: {error}"))?;
-        if address.reaches(&bind) {
+        if address.reaches(&bind, false, &own) {
             return Err(format!("--backend {typed} is where l4lb itself would listen; write the port of a server"));
         }
         if backends.iter().any(|other| other.address.canonical() == address.canonical()) {

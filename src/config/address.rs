@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::error::Quoted;
+use crate::base::machine::arrives;
 
 /// An address as configured: an IP literal, or a name that is resolved at run time, off the data path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,17 +91,14 @@ impl Address {
             || self.known().iter().any(|a| other.known().iter().any(|b| covers(a, b) || covers(b, a)))
     }
 
-    /// Whether a connection to `self` arrives at a socket that listens on `bind`, as far as the text tells: the other
-    /// addresses of this machine, that a wildcard takes too, are not known here. `[::]` takes IPv4 as well.
-    pub fn reaches(&self, bind: &Address) -> bool {
+    /// Whether what is sent to `self` arrives at a socket that listens on `bind`, as far as one can tell before names are
+    /// resolved. A wildcard takes what is sent to an address of `own`, those of this machine; `[::]` takes IPv4 as well,
+    /// unless it is `only_v6`.
+    pub fn reaches(&self, bind: &Address, only_v6: bool, own: &[IpAddr]) -> bool {
         if bind.port() == 0 || self.port() != bind.port() {
             return false;
         }
-        let takes = |bind: &IpAddr, ip: &IpAddr| match bind {
-            IpAddr::V4(any) if any.is_unspecified() => ip.is_ipv4() && ip.is_loopback(),
-            IpAddr::V6(any) if any.is_unspecified() => ip.is_loopback(),
-            _ => bind == ip,
-        };
+        let takes = |bind: &IpAddr, ip: &IpAddr| arrives(*ip, *bind, only_v6, own);
         self.canonical() == bind.canonical() || bind.known().iter().any(|b| self.known().iter().any(|ip| takes(b, ip)))
     }
 }

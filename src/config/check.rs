@@ -1,14 +1,15 @@
 //! What is wrong only in company: names that clash or lead nowhere, addresses that are taken, loops.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::error::{Fault, Hint, Quoted};
 use super::reader::{Noted, Reader};
 use super::sections::{Draft, ListenerDraft, PoolDraft};
 use super::{Address, Config, HealthCheck, Protocol, Transport};
 
-/// Compares the parts of `draft` with each other, reports, and joins them.
-pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft) -> Config {
+/// Compares the parts of `draft` with each other, and with `own`, the addresses of this machine; reports, and joins them.
+pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Config {
     if draft.listeners.is_empty() && !r.partial() {
         r.report(0, "listener", Fault::NoListener);
     }
@@ -18,7 +19,7 @@ pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft) -> Config {
     pools_by_index(r, &mut draft);
     bound_once(r, &draft);
     let carried = carried(&draft);
-    no_loops(r, &draft, &carried);
+    no_loops(r, &draft, &carried, own);
     for (pool, carried) in draft.pools.iter_mut().zip(&carried) {
         if !pool.checked && carried == &[Some(Transport::Udp)] {
             pool.pool.health_check = HealthCheck::None;
@@ -100,13 +101,18 @@ fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
 
 /// No backend is a listener that speaks over the same transport as traffic comes to its pool by: by TCP to port 53 of this
 /// machine is no loop for what came by UDP. A pool that nobody uses yet may be used by either.
-fn no_loops(r: &mut Reader<'_>, draft: &Draft, carried: &[Vec<Option<Transport>>]) {
+fn no_loops(r: &mut Reader<'_>, draft: &Draft, carried: &[Vec<Option<Transport>>], own: &[IpAddr]) {
     let ports = by_port(draft);
     for (pool, carried) in draft.pools.iter().zip(carried) {
         let carried = if carried.is_empty() { &[Some(Transport::Tcp), Some(Transport::Udp)][..] } else { carried };
         for address in pool.backends.iter().filter_map(|b| b.address.as_ref()) {
             let binds = carried.iter().flatten().filter_map(|transport| ports.get(&(*transport, address.value.port())));
-            if let Some(bind) = binds.flatten().find(|bind| address.value.reaches(&bind.value)) {
+            let mut reached = binds.flat_map(|binds| {
+                // As they will be bound: [::] leaves IPv4 to a listener that has the port there.
+                let only_v6 = binds.iter().any(|bind| matches!(bind.value, Address::Ip(ip) if ip.is_ipv4()));
+                binds.iter().filter(move |bind| address.value.reaches(&bind.value, only_v6, own))
+            });
+            if let Some(bind) = reached.next() {
                 let other = format!("{} ({})", bind.place, bind.value);
                 let (found, first) = (address.value.to_string(), r.line(bind.at));
                 r.report(address.at, address.place.clone(), Fault::OwnListener { found, other, first });

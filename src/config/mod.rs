@@ -4,7 +4,7 @@
 //! Nobody checks again later: what is in a [`Config`] is in range and refers to things that exist.
 //!
 //! The way of a file: `syntax` makes a document of the text, past its errors; `reader` takes values out of it by the
-//! table in [`keys`]; `sections` and `routes` say which; `check` compares them with each other and joins them. Read `parse` first.
+//! table in [`keys`]; `sections` and `routes` say which; `check` compares them with each other and joins them. Read `parse_on` first.
 
 mod address;
 mod check;
@@ -24,11 +24,14 @@ mod tests;
 
 use std::fmt;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
+
+use crate::base::machine::own_addresses;
 
 pub use address::{Address, AddressError};
 pub use duration::read as read_duration;
@@ -40,10 +43,10 @@ pub use network::NetworkError;
 /// More than any configuration has, in bytes: ten thousand backends take one or two MiB.
 const LARGEST: u64 = 16 << 20;
 
-/// Reads and checks the file at `path`, which is also how errors name it.
+/// Reads and checks the file at `path`, which is also how errors name it, for this machine.
 ///
 /// # Errors
-/// One error when it cannot be read (or is no UTF-8, or larger than 16 MiB); else as [`parse`].
+/// One error when it cannot be read (or is no UTF-8, or larger than 16 MiB); else as [`parse_on`].
 pub fn load(path: &Path) -> Result<Config, Errors> {
     let name = path.display().to_string();
     let file: Arc<str> = name.as_str().into();
@@ -56,7 +59,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
         return Err(ConfigError::TooLarge { file, limit: LARGEST }.into());
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
+        Ok(text) => parse_on(&own_addresses(), text, &name),
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let line = before.matches('\n').count() + 1;
@@ -66,19 +69,27 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     }
 }
 
-/// Reads and checks `text`; `name` is how errors name it. Depends on nothing else.
+/// Reads and checks `text` for a machine of which nothing is known but its loopback; `name` is how errors name it.
+///
+/// # Errors
+/// As [`parse_on`].
+pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
+    parse_on(&[], text, name)
+}
+
+/// Reads and checks `text` for a machine with the addresses `own`; `name` is how errors name it. Depends on nothing else.
 ///
 /// # Errors
 /// All that is wrong, in the order of the file. While a line is no TOML, nothing is said of what is missing: it may be
 /// on that line.
-pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
+pub fn parse_on(own: &[IpAddr], text: &str, name: &str) -> Result<Config, Errors> {
     let lines = syntax::Lines::new(text);
     let (readable, bad) = syntax::scan(text, &lines);
     let (document, _) = DeTable::parse_recoverable(&readable);
     let mut reader = reader::Reader::new(name, lines, bad);
     let top = reader.open(&keys::TOP, document.get_ref(), 0, String::new());
     let draft = sections::read(&mut reader, &top);
-    let config = check::join(&mut reader, draft);
+    let config = check::join(&mut reader, draft, own);
     reader.finish(config)
 }
 

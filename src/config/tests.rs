@@ -478,6 +478,47 @@ fn what_looks_odd_and_is_none_the_worse() {
 }
 
 #[test]
+fn an_own_address_is_a_loop_behind_a_wildcard_with_its_port_and_transport() {
+    let own = ["192.0.2.2", "2001:db8::2"].map(|ip| ip.parse().expect("an address"));
+    let both = "['0.0.0.0:8001', '[::]:8001']";
+    let beside = "['127.0.0.1:8001', '[::]:8001']";
+    let cases = [
+        ("every IPv4 address", "'0.0.0.0:8001'", "tcp", "192.0.2.2:8001", true),
+        ("another port", "'0.0.0.0:8002'", "tcp", "192.0.2.2:8001", false),
+        ("another machine", "'0.0.0.0:8001'", "tcp", "192.0.2.3:8001", false),
+        ("another transport", "'0.0.0.0:8001'", "udp", "192.0.2.2:8001", false),
+        ("IPv6 at IPv4", "'0.0.0.0:8001'", "tcp", "[2001:db8::2]:8001", false),
+        ("every address", "'[::]:8001'", "tcp", "[2001:db8::2]:8001", true),
+        ("IPv4 at every address", "'[::]:8001'", "tcp", "192.0.2.2:8001", true),
+        ("mapped", "'[::]:8001'", "tcp", "[::ffff:192.0.2.2]:8001", true),
+        ("the usual pair", both, "tcp", "192.0.2.2:8001", true),
+        ("one IPv4 address, so that [::] takes none", beside, "tcp", "192.0.2.2:8001", false),
+        ("and that one", beside, "tcp", "127.0.0.1:8001", true),
+        ("one address", "'192.0.2.2:8001'", "tcp", "192.0.2.2:8001", true),
+        ("another own one", "'127.0.0.1:8001'", "tcp", "192.0.2.2:8001", false),
+    ];
+    for (why, bind, protocol, backend, expected) in cases {
+        let more = format!("[[listener]]\nname = 'l'\nbind = {bind}\nprotocol = '{protocol}'\npool = 'idle'\n");
+        let text = format!("{}{more}[[pool]]\nname = 'idle'\n", LEAST.replace("127.0.0.1:8001", backend));
+        let told = parse_on(&own, &text, "t").map_err(|errors| errors.to_string()).err().unwrap_or_default();
+        assert_eq!(told.contains("is our own listener.l.bind"), expected, "{why}: {told}");
+        assert!(expected || told.is_empty(), "{why}: {told}");
+    }
+}
+
+#[test]
+fn a_file_is_checked_for_this_machine() {
+    let Some(own) = own_addresses().into_iter().find(|ip| !ip.is_loopback()) else { return };
+    let text = LEAST.replace("'127.0.0.1:8080'", "['0.0.0.0:8001', '[::]:8001']");
+    let text = text.replace("127.0.0.1:8001", &std::net::SocketAddr::new(own, 8001).to_string());
+    let path = std::env::temp_dir().join(format!("l4lb-own-{}.toml", std::process::id()));
+    std::fs::write(&path, text).expect("it can be written");
+    let told = load(&path).expect_err("it is a loop").to_string();
+    std::fs::remove_file(&path).expect("it can be removed");
+    assert!(told.contains("is our own listener.web.bind"), "{told}");
+}
+
+#[test]
 fn every_key_is_read_or_refused() {
     let mut seen = 0;
     for section in SECTIONS {

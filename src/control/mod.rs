@@ -2,6 +2,7 @@
 //!
 //! Knows: the configuration and everybody's mailboxes. Must not touch: sockets of clients or backends.
 
+mod loops;
 mod plan;
 
 pub use plan::Plan;

@@ -3,14 +3,15 @@
 use crate::balance::Rota;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::net::Network;
-use crate::config::{self, Address, Algorithm, Config};
+use crate::config::{self, Address, Algorithm, Config, Transport};
+use crate::control::loops::Loops;
 use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::route::{HeaderMatch, Route, Router};
 use crate::shared::backend::BackendState;
 use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Turns, Udp};
 use crate::wire::proxy;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
@@ -24,6 +25,7 @@ pub struct Plan {
     pools: HashMap<Arc<str>, Known>,
     /// By listener.
     limits: Vec<Limits>,
+    loops: Loops,
 }
 
 /// What outlives snapshots of a listener.
@@ -49,14 +51,24 @@ impl Plan {
             warnings: Arc::default(),
         });
         let limits = limits.collect();
-        Plan { config, generation: 0, names: HashMap::new(), states: HashMap::new(), pools: HashMap::new(), limits }
+        let (names, states, pools, loops) = (HashMap::new(), HashMap::new(), HashMap::new(), Loops::new(&config));
+        Plan { config, generation: 0, names, states, pools, limits, loops }
     }
 
-    /// Takes note of what a name resolves to; nothing means that it does not. True when that is new.
+    /// The same with what is bound, and a way to learn the addresses of this machine: a backend's address where one of
+    /// those would take what is sent there is not used, and that is said once.
+    pub fn listening(mut self, bound: Vec<(Transport, SocketAddr)>, machine: fn() -> Vec<IpAddr>) -> Plan {
+        self.loops.listen(bound, machine);
+        self
+    }
+
+    /// Takes note of what a name resolves to; nothing means that it does not. True when that is new, or the addresses of
+    /// this machine are.
     pub fn resolved(&mut self, host: String, port: u16, addresses: Vec<SocketAddr>) -> bool {
+        let moved = self.loops.look();
         let key = (host, port);
         if self.names.get(&key).map_or(&[][..], |known| known) == addresses {
-            return false;
+            return moved;
         }
         match addresses.is_empty() {
             true => self.names.remove(&key),
@@ -84,8 +96,11 @@ impl Plan {
             warnings: limits.warnings.clone(),
         });
         let listeners = listeners.collect();
-        let pools = self.config.pools.iter();
-        let pools = pools.map(|pool| build_pool(pool, &self.names, &mut self.states, &mut self.pools)).collect();
+        let pools = self.config.pools.iter().enumerate();
+        let pools = pools
+            .map(|pool| build_pool(pool, &self.names, &mut self.states, &mut self.pools, &mut self.loops))
+            .collect();
+        self.loops.tell();
         Arc::new(Snapshot { generation: self.generation, listeners, pools })
     }
 }
@@ -121,10 +136,11 @@ fn build_http(listener: &config::Listener) -> Http {
 }
 
 fn build_pool(
-    pool: &config::Pool,
+    (number, pool): (usize, &config::Pool),
     names: &HashMap<(String, u16), Arc<[SocketAddr]>>,
     states: &mut HashMap<(Arc<str>, Address), Arc<BackendState>>,
     pools: &mut HashMap<Arc<str>, Known>,
+    loops: &mut Loops,
 ) -> Pool {
     let name: Arc<str> = pool.name.as_str().into();
     let known = pools.entry(name.clone()).or_default().clone();
@@ -135,6 +151,8 @@ fn build_pool(
             Address::Ip(address) => Arc::new([*address]),
             Address::Name { host, port } => names.get(&(host.clone(), *port)).cloned().unwrap_or_else(|| Arc::new([])),
         };
+        let id: Arc<str> = backend.id.as_str().into();
+        let addresses = loops.without((number, &name), &id, addresses);
         // One whose name does not resolve is down: it takes no turns.
         if !backend.disabled && backend.weight > 0 && !addresses.is_empty() {
             let turns = if backend.backup { &mut backups } else { &mut primaries };
@@ -145,7 +163,7 @@ fn build_pool(
             .entry((name.clone(), backend.address.clone()))
             .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive))
             .clone();
-        backends.push(Backend { id: backend.id.as_str().into(), addresses, state });
+        backends.push(Backend { id, addresses, state });
     }
     let rota = |places: Vec<(u32, u16)>| match pool.algorithm {
         Algorithm::RoundRobin => Rota::in_turn(places.into_iter().map(|(place, _)| place).collect()),
@@ -232,6 +250,21 @@ mod tests {
         assert_eq!(*pool.backends[1].addresses, [address]);
         assert!(plan.resolved("name.test".into(), 2, Vec::new()), "it is gone again");
         assert_eq!(ids(&plan.build().pools[0], &plan.build().pools[0].primaries), ["literal"]);
+    }
+
+    #[test]
+    fn a_name_that_leads_back_to_us_is_as_one_that_does_not_resolve() {
+        let bound = vec![(Transport::Tcp, "0.0.0.0:2".parse().unwrap())];
+        let machine = || vec!["192.0.2.1".parse().unwrap()];
+        let mut plan = Plan::new(config::parse(FILE, "test").unwrap()).listening(bound, machine);
+        let mut resolve = |ip: [u8; 4]| {
+            assert!(plan.resolved("name.test".into(), 2, vec![(ip, 2).into()]));
+            let snapshot = plan.build();
+            ids(&snapshot.pools[0], &snapshot.pools[0].primaries).join(" ")
+        };
+        assert_eq!(resolve([192, 0, 2, 1]), "literal", "it is this machine");
+        assert_eq!(resolve([192, 0, 2, 2]), "literal named", "it has moved");
+        assert_eq!(resolve([127, 0, 0, 1]), "literal", "and back");
     }
 
     #[test]

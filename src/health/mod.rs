@@ -64,7 +64,7 @@ fn look(targets: Vec<Target>, clock: Clock) {
 }
 
 fn reach(target: &Target) -> io::Result<()> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name does not resolve");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address that can be used");
     for address in &*target.addresses {
         match TcpStream::connect_timeout(address, target.timeout) {
             Ok(_) => return Ok(()),

@@ -143,7 +143,8 @@ pub struct Pool {
 pub struct Backend {
     /// Its id, unique in the pool.
     pub id: Arc<str>,
-    /// Where it is, in the resolver's order. Empty: its name does not resolve.
+    /// Where it is, in the resolver's order. Empty: its name does not resolve, or only to our own
+    /// listeners.
     pub addresses: Arc<[SocketAddr]>,
     /// What is known of it.
     pub state: Arc<BackendState>,

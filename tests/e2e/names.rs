@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::ports::Refusing;
+use crate::support::ports::{Refusing, free_port};
 use crate::support::{L4lb, Server, Setup, exchange, note, server};
 
 fn echo_on(addr: &str) -> Option<Server> {
@@ -90,6 +90,26 @@ fn all_addresses_of_a_name_are_tried_at_each_connect() {
             assert!(is_served(&lb), "client {i} while {alive} alone listens");
         }
     }
+}
+
+#[test]
+fn a_name_that_leads_back_to_the_listener_is_not_used_and_the_log_says_so() {
+    let hosts = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(hosts.path(), "127.0.0.1 back.test\n").expect("ours");
+    let Some(wrapper) = with_hosts(hosts.path()) else {
+        return;
+    };
+    let (echo, port) = (Server::echo(), free_port());
+    let setup = Setup::to(format_args!("back.test:{port}")).backend(echo.addr).bind(&format!("\"0.0.0.0:{port}\""));
+    let lb = setup.pool("retries = 0").wrapped(&wrapper).start();
+    for i in 0..8 {
+        assert_eq!(exchange(([127, 0, 0, 1], port).into(), b"x"), b"x", "client {i} came round, or to nobody");
+    }
+    let at = format!("127.0.0.1:{port}");
+    lb.wait_for_log("which backend leads back", |line| {
+        line.contains("[ERROR]") && line.contains(&at) && line.contains("our own listener")
+    });
+    assert_eq!(lb.log().iter().filter(|line| line.contains("our own listener")).count(), 1, "once is enough");
 }
 
 #[test]

@@ -107,7 +107,9 @@ fn a_backend_reaches_our_listener_when_the_text_says_so() {
         ("[::] takes IPv4 too", "127.0.0.1:80", "[::]:80", true),
         ("[::] over ::1", "[::1]:80", "[::]:80", true),
         ("mapped is IPv4", "[::ffff:127.0.0.1]:80", "127.0.0.1:80", true),
-        ("another machine's, for all we know", "192.0.2.1:80", "0.0.0.0:80", false),
+        ("of this machine", "192.0.2.7:80", "0.0.0.0:80", true),
+        ("of this machine, another port", "192.0.2.7:80", "0.0.0.0:81", false),
+        ("another machine's", "192.0.2.1:80", "0.0.0.0:80", false),
         ("localhost over every address", "localhost:80", "0.0.0.0:80", true),
         ("localhost over ::1", "localhost:80", "[::1]:80", true),
         ("a bind by name", "127.0.0.1:80", "localhost:80", true),
@@ -115,8 +117,9 @@ fn a_backend_reaches_our_listener_when_the_text_says_so() {
         ("another port", "127.0.0.1:80", "127.0.0.1:81", false),
         ("a port that the system chooses", "127.0.0.1:80", "127.0.0.1:0", false),
     ];
+    let own = ["192.0.2.7".parse().expect("an address")];
     for (why, backend, bind, expected) in cases {
         let [backend, bind]: [Address; 2] = [backend, bind].map(|text| text.parse().expect("an address"));
-        assert_eq!(backend.reaches(&bind), expected, "{why}");
+        assert_eq!(backend.reaches(&bind, false, &own), expected, "{why}");
     }
 }
