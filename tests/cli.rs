@@ -127,6 +127,8 @@ fn a_taken_port_is_named() {
             let (code, out, err) = run(args);
             assert_eq!((code, out.as_str()), (3, ""), "{why}, shared {shared}: {err}");
             assert!(err.contains(&format!("127.0.0.1:{port}")), "{why}, shared {shared}: {err}");
+            let advice = err.contains("port") && !err.contains("change bind");
+            assert!(advice, "{why}, shared {shared}: told to change what was not typed: {err}");
         }
     }
 }
@@ -354,6 +356,19 @@ fn flags_and_a_file_balance_alike() {
         );
         assert_eq!(balancer.end("TERM"), 0, "{why}");
     }
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_told_with_its_place() {
+    let path = file(
+        "log.toml",
+        "[global]\n  log_file = \"/proc/none/of/this.log\"\n\
+        [[listener]]\nname = \"main\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n[[pool]]\nname = \"p\"\n",
+    );
+    let (code, out, err) = run(&["-c", &path]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    let place = format!("{path}:2:14: global.log_file: /proc/none/of/this.log cannot be opened");
+    assert!(err.starts_with(&place), "{err}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The log: a bounded channel and a thread that writes. A line that finds the channel full is dropped and counted, so
 //! that nobody who logs ever waits for a disk or a terminal.
 
-use crate::config::Global;
+use crate::config::{Global, Spot};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
@@ -31,13 +31,17 @@ pub(super) struct Log {
 /// Begins to log as `global` says.
 ///
 /// # Errors
-/// The log file cannot be opened: a text that names it.
+/// The log file cannot be opened: a text that names it, and the place in the configuration that does.
 pub(super) fn start(global: &Global, debug: bool) -> Result<Log, String> {
     let out: Box<dyn Write + Send> = match &global.log_file {
         None => Box::new(io::stderr()),
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            Box::new(file.map_err(|error| format!("global.log_file: {} cannot be opened: {error}; create its directory and allow writing to it, or change log_file", path.display()))?)
+            Box::new(file.map_err(|error| {
+                let at = global.log_file_at.as_ref().map_or_else(|| "l4lb: global.log_file".to_owned(), Spot::to_string);
+                let path = path.display();
+                format!("{at}: {path} cannot be opened: {error}; create its directory and allow writing to it, or change log_file")
+            })?)
         }
     };
     let level = if debug { LevelFilter::Debug.max(global.log_level) } else { global.log_level };
@@ -56,7 +60,7 @@ pub(super) fn start(global: &Global, debug: bool) -> Result<Log, String> {
         return Ok(Log { lines: None, _writer: None });
     }
     let writer = thread::Builder::new().name("log".into()).spawn(move || write(out, &waiting, &lost));
-    let writer = writer.map_err(|error| format!("the log cannot start: {error}"))?;
+    let writer = writer.map_err(|error| format!("l4lb: the log cannot start: {error}"))?;
     Ok(Log { lines: Some(lines), _writer: Some(writer) })
 }
 

@@ -43,10 +43,24 @@ pub type Ready = Box<dyn FnOnce(&[Bound]) + Send>;
 pub struct Options {
     /// Log at level debug, whatever the configuration says.
     pub debug: bool,
+    /// Where the addresses of listeners come from, so that an error can say what to change.
+    pub told_by: ToldBy,
     /// Begins the same drain as SIGTERM, from inside the process.
     pub stop: Option<Stop>,
     /// Called once, when all listeners are bound and clients are served.
     pub ready: Option<Ready>,
+}
+
+/// What tells where to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ToldBy {
+    /// The file, by `bind`.
+    #[default]
+    File,
+    /// The flags `--host` and `--port`.
+    HostAndPort,
+    /// The flag `--port` alone.
+    Port,
 }
 
 /// An address that is listened on.
@@ -91,7 +105,7 @@ pub fn run(config: Config, options: Options) -> Exit {
     let log = match logging::start(&config.global, options.debug) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("l4lb: {error}");
+            eprintln!("{error}");
             return Exit::Config;
         }
     };
@@ -115,7 +129,7 @@ fn serve(config: Config, options: Options) -> Exit {
         }
     };
     let workers = limits::workers(config.global.workers);
-    let sockets = match store::open(&config, workers) {
+    let sockets = match store::open(&config, workers, options.told_by) {
         Ok(sockets) => sockets,
         Err(error) => {
             log::error!("{error}");

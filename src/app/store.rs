@@ -1,6 +1,6 @@
 //! Every socket that clients come in by is from here: bound, or passed on by systemd (LISTEN_FDS, sd_listen_fds(3)).
 
-use crate::app::Bound;
+use crate::app::{Bound, ToldBy};
 use crate::base::ids::ListenerId;
 use crate::config::{Address, Config, Listener, Transport};
 use crate::sys;
@@ -40,18 +40,23 @@ pub(super) struct BindError {
     listener: String,
     address: String,
     error: io::Error,
-    hint: &'static str,
+    hint: String,
 }
 
 impl BindError {
-    fn new(listener: &Listener, address: impl ToString, error: io::Error) -> BindError {
+    fn new(told_by: ToldBy, listener: &Listener, address: impl ToString, error: io::Error) -> BindError {
+        let (port, host) = match told_by {
+            ToldBy::File => ("change bind", "change bind"),
+            ToldBy::HostAndPort => ("choose another --port", "choose another --host"),
+            ToldBy::Port => ("choose another --port", "choose another --port"),
+        };
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another program has it: stop that one, or change bind",
+            io::ErrorKind::AddrInUse => format!("; another program has it: stop that one, or {port}"),
             io::ErrorKind::PermissionDenied => {
-                "; ports below 1024 need root or CAP_NET_BIND_SERVICE: grant it, or change bind"
+                format!("; ports below 1024 need root or CAP_NET_BIND_SERVICE: grant it, or {port}")
             }
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it: change bind",
-            _ => "",
+            io::ErrorKind::AddrNotAvailable => format!("; no interface of this machine has it: {host}"),
+            _ => String::new(),
         };
         BindError { listener: listener.name.clone(), address: address.to_string(), error, hint }
     }
@@ -61,11 +66,11 @@ impl BindError {
 ///
 /// # Errors
 /// The first address that cannot be bound.
-pub(super) fn open(config: &Config, workers: usize) -> Result<Sockets, BindError> {
-    open_with(config, workers, passed_on())
+pub(super) fn open(config: &Config, workers: usize, told_by: ToldBy) -> Result<Sockets, BindError> {
+    open_with(config, workers, told_by, passed_on())
 }
 
-fn open_with(config: &Config, workers: usize, mut passed: Vec<Passed>) -> Result<Sockets, BindError> {
+fn open_with(config: &Config, workers: usize, told_by: ToldBy, mut passed: Vec<Passed>) -> Result<Sockets, BindError> {
     let mut sockets = Sockets {
         by_worker: (0..workers).map(|_| Vec::new()).collect(),
         udp_by_worker: (0..workers).map(|_| Vec::new()).collect(),
@@ -76,11 +81,11 @@ fn open_with(config: &Config, workers: usize, mut passed: Vec<Passed>) -> Result
         let transport = listener.protocol.transport();
         let ports_v4 = ports_v4(config, transport);
         for bind in &listener.binds {
-            let addresses = resolve(bind).map_err(|error| BindError::new(listener, bind, error))?;
+            let addresses = resolve(bind).map_err(|error| BindError::new(told_by, listener, bind, error))?;
             for address in addresses {
                 // [::] takes IPv4 too, unless that has a listener of its own.
                 let only_v6 = address.is_ipv6() && ports_v4.contains(&address.port());
-                let fail = |error| BindError::new(listener, address, error);
+                let fail = |error| BindError::new(told_by, listener, address, error);
                 let ours =
                     passed.extract_if(.., |passed| passed.transport == transport && is_at(&passed.socket, address));
                 let ours: Vec<Socket> = ours.map(|passed| passed.socket).collect();
@@ -270,6 +275,11 @@ fn receive(socket: Socket) -> io::Result<UdpSocket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn opened(config: &Config, workers: usize, passed: Vec<Passed>) -> Result<Sockets, BindError> {
+        open_with(config, workers, ToldBy::File, passed)
+    }
+
     use crate::config;
     use std::time::Duration;
 
@@ -314,7 +324,7 @@ mod tests {
 
     #[test]
     fn each_worker_has_a_udp_socket_and_the_kernel_spreads_clients() {
-        let sockets = open_with(&config("127.0.0.1:0", ""), 3, Vec::new()).unwrap();
+        let sockets = opened(&config("127.0.0.1:0", ""), 3, Vec::new()).unwrap();
         assert!(sockets.udp_by_worker.iter().all(|own| own.len() == 1 && own[0].0 == ListenerId(0)));
         assert!(sockets.by_worker.iter().all(Vec::is_empty));
         let [Bound { address, protocol: config::Protocol::Udp, .. }] = sockets.bound[..] else {
@@ -329,7 +339,7 @@ mod tests {
         for shared in [false, true] {
             let (theirs, address) = passed(shared);
             for workers in [1, 2] {
-                let error = open_with(&config(&address.to_string(), ""), workers, Vec::new()).err();
+                let error = opened(&config(&address.to_string(), ""), workers, Vec::new()).err();
                 let told = error.map(|error| error.to_string()).unwrap_or_default();
                 let words = format!("listener dns: cannot listen on {address}: Address already in use");
                 assert!(told.starts_with(&words), "{told:?}, shared {shared}");
@@ -342,19 +352,19 @@ mod tests {
     fn a_tcp_listener_can_have_the_same_address() {
         let twin = |bind: &str| format!("[[listener]]\nname = 'twin'\nbind = '{bind}'\nprotocol = 'tcp'\npool = 'p'");
         // What is free over UDP may be taken over TCP, by whoever runs beside this.
-        let opened = std::iter::repeat_with(|| {
+        let tries = std::iter::repeat_with(|| {
             let (theirs, address) = passed(false);
             drop(theirs);
             let address = address.to_string();
-            Some((open_with(&config(&address, &twin(&address)), 2, Vec::new()).ok()?, address))
+            Some((opened(&config(&address, &twin(&address)), 2, Vec::new()).ok()?, address))
         });
-        let (sockets, address) = opened.take(100).flatten().next().expect("one of a hundred ports is free");
+        let (sockets, address) = tries.take(100).flatten().next().expect("one of a hundred ports is free");
         assert_eq!(sockets.bound[0].address, sockets.bound[1].address);
         drop(sockets);
         // Over UDP [::] takes IPv4 as well, whatever TCP binds.
         let port = address.rsplit(':').next().unwrap();
         let config = config(&format!("[::]:{port}"), &twin(&format!("127.0.0.1:{port}")));
-        let sockets = open_with(&config, 1, Vec::new()).unwrap();
+        let sockets = opened(&config, 1, Vec::new()).unwrap();
         assert_eq!(spread(&of(&sockets), address.parse().unwrap()), [64]);
     }
 
@@ -364,7 +374,7 @@ mod tests {
             let (theirs, address) = passed(shared);
             let early = UdpSocket::bind("127.0.0.1:0").unwrap();
             early.send_to(b"early", address).unwrap();
-            let sockets = open_with(&config(&address.to_string(), ""), workers, vec![theirs]).unwrap();
+            let sockets = opened(&config(&address.to_string(), ""), workers, vec![theirs]).unwrap();
             assert_eq!(sockets.bound[0].address, address);
             let all = of(&sockets);
             assert_eq!(all.len(), workers);
@@ -381,7 +391,7 @@ mod tests {
         let text = format!(
             "listener = [{{ name = 't', bind = '{address}', protocol = 'tcp', pool = 'p' }}]\npool = [{{ name = 'p' }}]"
         );
-        let sockets = open_with(&config::parse(&text, "test").unwrap(), 1, vec![theirs]).unwrap();
+        let sockets = opened(&config::parse(&text, "test").unwrap(), 1, vec![theirs]).unwrap();
         assert_eq!((sockets.by_worker[0].len(), sockets.udp_by_worker[0].len()), (1, 0));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::args::DemoArgs;
 use super::backend::{Faults, Server, Settings, Speaks};
-use crate::app::{self, Bound, Options, Stop};
+use crate::app::{self, Bound, Options, Stop, ToldBy};
 use crate::base::exit::Exit;
 use crate::config::{Address, Backend, Config, Global, Listener, Pool, Protocol};
 
@@ -48,7 +48,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
             });
         }
     };
-    app::run(config, Options { debug: false, stop: Some(stop), ready: Some(Box::new(ready)) })
+    app::run(config, Options { told_by: ToldBy::Port, stop: Some(stop), ready: Some(Box::new(ready)), ..Options::default() })
 }
 
 /// Three backends, bound and serving.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::args::{Protocol, RunArgs};
 use super::check;
-use crate::app::{self, Bound, Options};
+use crate::app::{self, Bound, Options, ToldBy};
 use crate::base::exit::Exit;
 use crate::base::machine::own_addresses;
 use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool};
@@ -31,7 +31,8 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         },
         (None, None) => return super::usage(NOTHING_TO_DO),
     };
-    app::run(config, Options { debug: args.debug, stop: None, ready: Some(Box::new(announce)) })
+    let told_by = if args.config.is_some() { ToldBy::File } else { ToldBy::HostAndPort };
+    app::run(config, Options { debug: args.debug, told_by, stop: None, ready: Some(Box::new(announce)) })
 }
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.

@@ -113,6 +113,8 @@ pub struct Global {
     pub log_level: log::LevelFilter,
     /// Where the log goes; `None` is standard error.
     pub log_file: Option<PathBuf>,
+    /// Where the file says so, for the error when it cannot be opened.
+    pub log_file_at: Option<Spot>,
     /// Client connections in all; 0 means what the file-descriptor limit allows.
     pub max_connections: u32,
     /// How long a drain may last.
@@ -129,6 +131,7 @@ impl Default for Global {
             workers: 0,
             log_level: log::LevelFilter::Info,
             log_file: None,
+            log_file_at: None,
             max_connections: 0,
             shutdown_timeout: Duration::from_secs(30),
             cpu_affinity: false,

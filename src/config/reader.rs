@@ -83,9 +83,14 @@ impl<'t> Reader<'t> {
         if self.unsure.contains(&self.lines.line(at)) {
             return;
         }
-        let (line, column) = self.lines.spot(at);
-        let spot = Spot { file: Arc::clone(&self.file), line, column, key: key.into() };
+        let spot = self.spot(at, key);
         self.errors.push((at, ConfigError::At { at: spot, fault }));
+    }
+
+    /// A place of the file, for whoever finds something wrong with it later.
+    pub(super) fn spot(&self, at: usize, key: impl Into<String>) -> Spot {
+        let (line, column) = self.lines.spot(at);
+        Spot { file: Arc::clone(&self.file), line, column, key: key.into() }
     }
 
     /// The line of `at`, from 1.

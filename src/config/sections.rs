@@ -64,10 +64,12 @@ pub(super) fn read(r: &mut Reader<'_>, top: &Open<'_>) -> Draft {
 
 fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
     let usual = Global::default();
+    let log_file = r.text(t, "log_file");
     Global {
         workers: r.integer(t, "workers").unwrap_or(usual.workers),
         log_level: r.choice(t, "log_level").and_then(|word| word.parse().ok()).unwrap_or(usual.log_level),
-        log_file: r.text(t, "log_file").map(|path| path.value.into()),
+        log_file_at: log_file.as_ref().map(|path| r.spot(path.at, path.place.clone())),
+        log_file: log_file.map(|path| path.value.into()),
         max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
         shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),

@@ -385,6 +385,7 @@ backend = [
         workers: 3,
         log_level: log::LevelFilter::Trace,
         log_file: Some("/var/log/l4lb.log".into()),
+        log_file_at: Some(Spot { file: "t".into(), line: 6, column: 12, key: "global.log_file".to_owned() }),
         max_connections: 1000,
         shutdown_timeout: Duration::ZERO,
         cpu_affinity: true,
