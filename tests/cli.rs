@@ -3,7 +3,7 @@
 mod program;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use program::{Running, root, run, shell};
@@ -13,14 +13,12 @@ fn the_end_of_the_program_is_told_by_its_code() {
     let cases: &[(&str, &[&str], i32, &str)] = &[
         ("nothing to do", &[], 2, "l4lb -c config/lb.toml"),
         ("only a level", &["--debug"], 2, "nothing to run"),
-        ("udp", &["--port", "0", "--backend", "127.0.0.1:1", "--protocol", "udp"], 2, "udp is not supported yet"),
         ("no backend", &["--port", "0", "--protocol", "tcp"], 2, "--backend HOST:PORT"),
         ("a word for a port", &["--port", "http"], 2, "'http'"),
         ("a file and flags", &["-c", "config/lb.toml", "--port", "1"], 2, "cannot be used with"),
         ("an option that does not exist", &["--listen", "1"], 2, "--listen"),
         ("the administration is not due", &["ctl", "stats"], 2, "ctl"),
         ("no file to check", &["check"], 2, "--config"),
-        ("udp backend", &["backend", "--port", "0", "--protocol", "udp"], 2, "not supported yet"),
         ("no room for the next port", &["demo", "--port", "65535"], 2, "65534"),
         ("run: no such file", &["-c", "tests/none.toml"], 1, "tests/none.toml"),
         ("check: no such file", &["check", "-c", "tests/none.toml"], 1, "tests/none.toml"),
@@ -232,6 +230,55 @@ fn the_tcp_backend_sends_everything_back_behind_its_name() {
     });
     assert!(answer == format!("b: {large}"), "{} bytes came back", answer.len());
     stream.flush().unwrap();
+}
+
+/// Sends one datagram and waits for an answer, for as long as `patience`.
+fn ask_udp(client: &UdpSocket, datagram: &[u8], patience: Duration) -> Option<Vec<u8>> {
+    client.set_read_timeout(Some(patience)).unwrap();
+    client.send(datagram).unwrap();
+    let mut answer = vec![0; 65_536];
+    let read = client.recv(&mut answer).ok()?;
+    answer.truncate(read);
+    Some(answer)
+}
+
+fn udp_client(server: SocketAddr) -> UdpSocket {
+    let client = UdpSocket::bind((server.ip(), 0)).unwrap();
+    client.connect(server).unwrap();
+    client
+}
+
+#[test]
+fn the_udp_backend_sends_each_datagram_back_behind_its_name() {
+    let (_backend, address) = Running::listening(&["backend", "--port", "0", "--id", "b", "--protocol", "udp"]);
+    let client = udp_client(address);
+    let large = vec![7; 65_507];
+    let cases: &[(&str, &[u8], &[u8])] = &[
+        ("a line", b"hello\n", b"b: hello\n"),
+        ("nothing", b"", b"b: "),
+        ("the largest there is", &large, &large),
+        ("bytes that are no text", b"\xff\0", b"b: \xff\0"),
+    ];
+    for (why, datagram, expected) in cases {
+        assert!(ask_udp(&client, datagram, program::LIMIT).unwrap() == *expected, "{why}");
+    }
+}
+
+#[test]
+fn the_udp_backend_delays_beside_each_other_and_leaves_a_share_unanswered() {
+    let args = ["backend", "--port", "0", "--protocol", "udp", "--id", "b", "--delay", "200ms", "--error-rate", "0.5"];
+    let (_backend, address) = Running::listening(&args);
+    let client = udp_client(address);
+    client.set_read_timeout(Some(program::LIMIT)).unwrap();
+    let start = Instant::now();
+    (0..40_u8).for_each(|n| assert_eq!(client.send(&[n]).unwrap(), 1));
+    for n in (0..40_u8).step_by(2) {
+        let mut answer = [0; 8];
+        assert_eq!(client.recv(&mut answer).unwrap(), 4);
+        assert_eq!(answer[..4], [b'b', b':', b' ', n], "every second one is not answered");
+        assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "they waited in turn: {:?}", start.elapsed());
 }
 
 /// The backend under a limit of descriptors, as bash's `ulimit` sets it.

@@ -23,9 +23,9 @@ Examples:
 Exit codes: 0 done, 1 the configuration is wrong, 2 usage, 3 an address cannot be bound.
 SIGTERM and SIGINT drain and exit 0; a second one exits at once. More in l4lb(1) and l4lb.toml(5).";
 
-/// A load balancer for TCP and HTTP.
+/// A load balancer for TCP, UDP and HTTP.
 ///
-/// Spreads TCP connections and HTTP requests over backends. UDP is not supported yet.
+/// Spreads TCP connections, UDP sessions and HTTP requests over backends.
 #[derive(Debug, Parser)]
 #[command(
     name = "l4lb",
@@ -51,15 +51,15 @@ pub(super) struct RunArgs {
     /// Run without a file: listen on this port; 0 lets the system choose
     #[arg(long, value_name = "PORT")]
     pub(super) port: Option<u16>,
-    /// A server to send connections to; give it once for each server
+    /// A server to send clients to; give it once for each server
     #[arg(long = "backend", value_name = "HOST:PORT", requires = "port")]
     pub(super) backends: Vec<String>,
     /// Listen on this address or name
     #[arg(long, value_name = "HOST", default_value = "0.0.0.0", requires = "port")]
     pub(super) host: String,
-    /// What is spoken on the port; udp is not supported yet
+    /// What is spoken on the port
     ///
-    /// With tcp, bytes are forwarded as they are.
+    /// With tcp, bytes are forwarded as they are; with udp, datagrams, those of one client to one backend.
     #[arg(long, value_name = "PROTOCOL", default_value = "http", requires = "port")]
     pub(super) protocol: Protocol,
     /// How a backend is picked: round_robin or weighted_round_robin
@@ -88,8 +88,8 @@ pub(super) enum Command {
     /// Run the example backend
     ///
     /// HTTP: answers with JSON that names the backend and repeats the request; GET /health tells that it is healthy.
-    /// TCP: sends every byte back as it comes, each line begun with the backend's id and a colon. SIGTERM and SIGINT
-    /// end it.
+    /// TCP: sends every byte back as it comes, each line begun with the backend's id and a colon. UDP: sends every
+    /// datagram back, begun in the same way. SIGTERM and SIGINT end it.
     Backend(BackendArgs),
     /// Print the completion script of a shell
     ///
@@ -130,18 +130,18 @@ pub(super) struct BackendArgs {
     /// Listen on this address or name
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub(super) host: String,
-    /// What to speak; udp is not supported yet
+    /// What to speak
     #[arg(long, value_name = "PROTOCOL", default_value = "http")]
     pub(super) protocol: Protocol,
     /// Wait this long before each answer, such as 5ms
     ///
-    /// With tcp: before each line.
+    /// With tcp: before each line; with udp: before each datagram.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = read_duration)]
     pub(super) delay: Duration,
     /// The share of answers that fail, 0 to 1
     ///
     /// Evenly spread: 0.1 is every tenth. With http a failure is status 500, never for /health; with tcp the connection
-    /// is cut instead of a line answered.
+    /// is cut instead of a line answered; with udp a datagram is not answered.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     pub(super) error_rate: f64,
 }
@@ -154,7 +154,7 @@ pub(super) struct CompletionsArgs {
     pub(super) shell: Shell,
 }
 
-/// What can be spoken, or will be.
+/// What can be spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Protocol {
     Http,

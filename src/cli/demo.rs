@@ -48,7 +48,10 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
             });
         }
     };
-    app::run(config, Options { told_by: ToldBy::Port, stop: Some(stop), ready: Some(Box::new(ready)), ..Options::default() })
+    app::run(
+        config,
+        Options { told_by: ToldBy::Port, stop: Some(stop), ready: Some(Box::new(ready)), ..Options::default() },
+    )
 }
 
 /// Three backends, bound and serving.
@@ -56,9 +59,9 @@ fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
     let mut pool = Pool::new(name);
     for number in 1..=BACKENDS {
         let id = format!("backend{number}");
-        let server = Server::bind(HOST, 0)?;
+        let server = Server::bind(speaks, HOST, 0)?;
         let address = Address::Ip(server.address());
-        server.start(speaks, Settings { id: id.clone(), delay: Duration::ZERO, faults: Faults::new(0.0) })?;
+        server.start(Settings { id: id.clone(), delay: Duration::ZERO, faults: Faults::new(0.0) })?;
         pool.backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
     Ok(pool)

@@ -7,7 +7,7 @@ use super::check;
 use crate::app::{self, Bound, Options, ToldBy};
 use crate::base::exit::Exit;
 use crate::base::machine::own_addresses;
-use crate::config::{self, Address, Algorithm, Backend, Config, Global, Listener, Pool};
+use crate::config::{self, Address, Algorithm, Backend, Config, Global, HealthCheck, Listener, Pool};
 
 /// The name of the one listener and the one pool of a run without a file.
 const NAME: &str = "main";
@@ -47,7 +47,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     let protocol = match args.protocol {
         Protocol::Tcp => config::Protocol::Tcp,
         Protocol::Http => config::Protocol::Http,
-        Protocol::Udp => return Err("udp is not supported yet; use `--protocol tcp` or `--protocol http`".into()),
+        Protocol::Udp => config::Protocol::Udp,
     };
     if args.backends.is_empty() {
         return Err("there is no backend; add `--backend HOST:PORT`, once for each server".into());
@@ -68,7 +68,10 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
     let listener = Listener { binds: vec![bind], pool: Some(0), ..Listener::new(NAME, protocol) };
-    let pool = Pool { algorithm, backends, ..Pool::new(NAME) };
+    let mut pool = Pool { algorithm, backends, ..Pool::new(NAME) };
+    if protocol == config::Protocol::Udp {
+        pool.health_check = HealthCheck::None;
+    }
     Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
 }
 
@@ -112,16 +115,18 @@ mod tests {
 
     #[test]
     fn flags_mean_the_same_as_a_file() {
-        let file = r#"
-            listener = [{ name = "main", bind = "[::1]:80", protocol = "tcp", pool = "main" }]
+        for protocol in ["tcp", "udp"] {
+            let file = r#"
+            listener = [{ name = "main", bind = "[::1]:80", protocol = "PROTOCOL", pool = "main" }]
             [[pool]]
             name = "main"
             algorithm = "weighted_round_robin"
             backend = [{ address = "a:1" }, { address = "[::1]:81" }]
         "#;
-        let flags =
-            "--protocol tcp --host ::1 --port 80 --backend a:1 --backend [::1]:81 --algorithm weighted_round_robin";
-        assert_eq!(from(flags).unwrap(), config::parse(file, "lb.toml").unwrap());
+            let flags = "--protocol PROTOCOL --host ::1 --port 80 --backend a:1 --backend [::1]:81 --algorithm weighted_round_robin";
+            let [file, flags] = [file, flags].map(|text| text.replace("PROTOCOL", protocol));
+            assert_eq!(from(&flags).unwrap(), config::parse(&file, "lb.toml").unwrap());
+        }
     }
 
     #[test]
@@ -156,7 +161,6 @@ mod tests {
     #[test]
     fn flags_that_cannot_be_meant_are_told_with_a_way_out() {
         let cases = [
-            ("udp", "--port 80 --backend a:1 --protocol udp", "udp is not supported yet"),
             ("no backend", "--port 80 --protocol tcp", "add `--backend HOST:PORT`"),
             ("an algorithm to come", "--port 80 --protocol tcp --backend a:1 --algorithm maglev", "not supported yet"),
             ("no algorithm", "--port 80 --protocol tcp --backend a:1 --algorithm best", "there is no --algorithm"),

@@ -7,9 +7,10 @@ mod gate;
 mod http;
 mod request;
 mod tcp;
+mod udp;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -33,6 +34,17 @@ const STACK: usize = 256 * 1024;
 pub(super) enum Speaks {
     Http,
     Tcp,
+    Udp,
+}
+
+impl From<Protocol> for Speaks {
+    fn from(protocol: Protocol) -> Speaks {
+        match protocol {
+            Protocol::Http => Speaks::Http,
+            Protocol::Tcp => Speaks::Tcp,
+            Protocol::Udp => Speaks::Udp,
+        }
+    }
 }
 
 /// How a backend answers.
@@ -48,18 +60,35 @@ pub(super) struct Settings {
 
 /// A bound backend that does not serve yet.
 pub(super) struct Server {
-    listener: TcpListener,
+    socket: Socket,
     address: SocketAddr,
 }
+
+enum Socket {
+    Connections(TcpListener, Talk),
+    Datagrams(UdpSocket),
+}
+
+/// How a connection is served.
+type Talk = fn(&TcpStream, &Settings);
 
 impl Server {
     /// Binds; port 0 lets the system choose.
     ///
     /// # Errors
     /// What the system says: the address is taken, not ours, not allowed, or the name does not resolve.
-    pub(super) fn bind(host: &str, port: u16) -> io::Result<Server> {
-        let listener = TcpListener::bind((super::without_brackets(host), port))?;
-        Ok(Server { address: listener.local_addr()?, listener })
+    pub(super) fn bind(speaks: Speaks, host: &str, port: u16) -> io::Result<Server> {
+        let at = (super::without_brackets(host), port);
+        let talk: Talk = match speaks {
+            Speaks::Http => http::serve,
+            Speaks::Tcp => tcp::serve,
+            Speaks::Udp => {
+                let socket = UdpSocket::bind(at)?;
+                return Ok(Server { address: socket.local_addr()?, socket: Socket::Datagrams(socket) });
+            }
+        };
+        let listener = TcpListener::bind(at)?;
+        Ok(Server { address: listener.local_addr()?, socket: Socket::Connections(listener, talk) })
     }
 
     /// Where it listens, with the true port.
@@ -71,22 +100,19 @@ impl Server {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn start(self, speaks: Speaks, settings: Settings) -> io::Result<()> {
+    pub(super) fn start(self, settings: Settings) -> io::Result<()> {
         let settings = Arc::new(settings);
-        thread::Builder::new().name(settings.id.clone()).spawn(move || accept(&self.listener, speaks, &settings))?;
+        let thread = thread::Builder::new().name(settings.id.clone());
+        thread.spawn(move || match self.socket {
+            Socket::Connections(listener, talk) => accept(&listener, talk, &settings),
+            Socket::Datagrams(socket) => udp::serve(&socket, &settings),
+        })?;
         Ok(())
     }
 }
 
 /// Runs one backend until SIGTERM or SIGINT.
 pub(super) fn run(args: &BackendArgs) -> Exit {
-    let speaks = match args.protocol {
-        Protocol::Http => Speaks::Http,
-        Protocol::Tcp => Speaks::Tcp,
-        Protocol::Udp => {
-            return super::usage("--protocol udp is not supported yet; use http or tcp");
-        }
-    };
     raise_descriptor_limit();
     // Before the address is announced: from then on a signal may come, and must end us with 0.
     let mut signals = match Signals::new([SIGTERM, SIGINT]) {
@@ -95,7 +121,7 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
             return super::cannot_bind(format_args!("{}:{}", args.host, args.port), &error);
         }
     };
-    let server = match Server::bind(&args.host, args.port) {
+    let server = match Server::bind(args.protocol.into(), &args.host, args.port) {
         Ok(server) => server,
         Err(error) => {
             return super::cannot_bind(format_args!("{}:{}", args.host, args.port), &error);
@@ -104,7 +130,7 @@ pub(super) fn run(args: &BackendArgs) -> Exit {
     let address = server.address();
     let id = args.id.clone().unwrap_or_else(|| format!("backend-{}", address.port()));
     let settings = Settings { id: id.clone(), delay: args.delay, faults: Faults::new(args.error_rate) };
-    if let Err(error) = server.start(speaks, settings) {
+    if let Err(error) = server.start(settings) {
         return super::cannot_bind(address, &error);
     }
     super::say(&format!("{id} listening on {address}\n"));
@@ -123,7 +149,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn accept(listener: &TcpListener, speaks: Speaks, settings: &Arc<Settings>) {
+fn accept(listener: &TcpListener, talk: Talk, settings: &Arc<Settings>) {
     let gate = Gate::new(MOST_CONNECTIONS);
     loop {
         let pass = gate.enter();
@@ -140,20 +166,13 @@ fn accept(listener: &TcpListener, speaks: Speaks, settings: &Arc<Settings>) {
         };
         let settings = settings.clone();
         let serving = thread::Builder::new().stack_size(STACK).spawn(move || {
-            serve(&stream, speaks, &settings);
+            // Answers leave at once; a socket that refuses this option only answers later.
+            let _ = stream.set_nodelay(true);
+            talk(&stream, &settings);
             drop(pass);
         });
         // No thread to be had: the connection was closed with the closure that owned it, and the next may fare better.
         drop(serving);
-    }
-}
-
-fn serve(stream: &TcpStream, speaks: Speaks, settings: &Settings) {
-    // Answers leave at once; a socket that refuses this option only answers later.
-    let _ = stream.set_nodelay(true);
-    match speaks {
-        Speaks::Http => http::serve(stream, settings),
-        Speaks::Tcp => tcp::serve(stream, settings),
     }
 }
 
