@@ -1,5 +1,7 @@
 //! The pure parts of the load harness (`benches/load/`), held to examples: a bench target has no tests of its own.
 
+#[path = "../benches/load/datagram.rs"]
+mod datagram;
 #[path = "../benches/load/figures.rs"]
 mod figures;
 #[path = "../benches/load/http.rs"]
@@ -7,7 +9,10 @@ mod http;
 
 use std::io::Read;
 
-use figures::{CpuTicks, Memory, Spread, Table, cpu_ticks, parent_pid, percent, perf_counts, schedstat_ns, short};
+use datagram::{Heard, SIZE, Track};
+use figures::{
+    CpuTicks, Memory, Spread, Table, cpu_ticks, loss, parent_pid, percent, perf_counts, schedstat_ns, short,
+};
 use http::{Answer, Failure, Incoming, Target};
 
 #[test]
@@ -63,12 +68,95 @@ fn figures_are_short_and_tables_line_up() {
         assert_eq!(short(figure), expected);
     }
     assert_eq!(percent(0.996), "100%");
+    let cases = [(0.0, "0%"), (0.000_001, "<0.001%"), (0.000_12, "0.012%"), (0.034, "3.4%"), (1.0, "100.0%")];
+    for (share, expected) in cases {
+        assert_eq!(loss(share), expected, "a little that was lost is not nothing");
+    }
 
     let mut table = Table::new(1, &["party", "never", "us"]);
     table.row(vec!["nginx".to_owned(), String::new(), "7.70".to_owned()]);
     table.row(vec!["l4lb".to_owned()]);
     let expected = "| party |   us |\n|-------|-----:|\n| nginx | 7.70 |\n| l4lb  |      |\n";
     assert_eq!(table.render(), expected, "an empty column is left out; figures stand to the right");
+}
+
+#[test]
+fn a_datagram_passes_only_as_it_was_sent_and_where() {
+    let mut sent = [0; SIZE];
+    datagram::write(&mut sent, 7, 0x0102_0304_0506_0708);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = sent.to_vec();
+        bytes[at] = byte;
+        bytes
+    };
+    let cases = [
+        ("as it was sent", sent.to_vec(), Ok(0x0102_0304_0506_0708)),
+        ("of another flow", with(11, 8), Err("another flow")),
+        ("its first byte of filling altered", with(12, 0), Err("altered")),
+        ("its last byte altered", with(SIZE - 1, 0), Err("altered")),
+        ("cut by a byte", sent[..SIZE - 1].to_vec(), Err("63 bytes")),
+        ("cut to less than a number", sent[..7].to_vec(), Err("7 bytes")),
+        ("empty", Vec::new(), Err("0 bytes")),
+        ("two in one", [sent, sent].concat(), Err("128 bytes")),
+    ];
+    for (why, bytes, expected) in cases {
+        match (datagram::number(&bytes, 7), expected) {
+            (Ok(number), Ok(expected)) => assert_eq!(number, expected, "{why}"),
+            (Err(told), Err(expected)) => assert!(told.contains(expected), "{why}: {told}"),
+            (found, _) => panic!("{why}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_flow_knows_what_it_waits_for() {
+    // Answers in the order they come to a burst of 10 to 12, with what each means: A awaited, L late, X wrong.
+    let cases: [(&str, &[u64], &str, bool); 7] = [
+        ("all in order", &[10, 11, 12], "AAA", true),
+        ("one is missing, and the flow is done all the same", &[10, 12], "AA", true),
+        ("the last one is missing: it still waits", &[10, 11], "AA", false),
+        ("twice", &[10, 10], "AX", false),
+        ("overtaken by a later one", &[11, 10], "AX", false),
+        ("never sent", &[13], "X", false),
+        ("of a burst before, all of which had come", &[9], "X", false),
+    ];
+    for (why, answers, expected, done) in cases {
+        let mut track = Track::default();
+        track.begin(7, 10);
+        (7..10).for_each(|number| assert_eq!(track.hear(number), Ok(Heard::Awaited), "{why}"));
+        track.begin(10, 13);
+        let found: String = answers
+            .iter()
+            .map(|&number| match track.hear(number) {
+                Ok(Heard::Awaited) => 'A',
+                Ok(Heard::Late) => 'L',
+                Err(_) => 'X',
+            })
+            .collect();
+        assert_eq!((found.as_str(), track.done()), (expected, done), "{why}");
+    }
+
+    let mut track = Track::default();
+    track.begin(7, 10);
+    assert_eq!(track.hear(7), Ok(Heard::Awaited));
+    track.begin(10, 11);
+    assert_eq!(
+        track.hear(9),
+        Ok(Heard::Late),
+        "given up, and comes after all: no fault, and no answer to the new burst"
+    );
+    assert!(!track.done());
+    assert_eq!(track.hear(10), Ok(Heard::Awaited));
+    track.begin(11, 12);
+    assert_eq!(track.hear(8), Ok(Heard::Late), "later still");
+    assert!(track.hear(10).is_err(), "twice: this one was not given up");
+
+    let mut paced = Track::default();
+    for number in [3, 259, 515] {
+        paced.extend(number);
+    }
+    let found = [3, 515, 259, 516].map(|number| paced.hear(number).is_ok());
+    assert_eq!(found, [true, true, false, false], "numbers of other flows lie between; order holds");
 }
 
 #[test]

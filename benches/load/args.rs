@@ -12,6 +12,7 @@ use clap::{Parser, ValueEnum};
     bin_name = "cargo bench --bench load --",
     after_help = "Examples:\n  \
         cargo bench --bench load -- --scenario tcp-rr --peer l4lb,haproxy,nginx --syscalls\n  \
+        cargo bench --bench load -- --scenario udp-train,udp-train-off --peer l4lb,nginx\n  \
         cargo bench --bench load -- --url http://localhost:8080 --requests 1000 --concurrency 50 --output results.json\n\n\
         docs/performance.md says how to read the table."
 )]
@@ -25,7 +26,8 @@ pub(crate) struct Args {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "tcp-rr,tcp-connect,tcp-idle,http-keepalive,http-connect,http-1mb,http-idle"
+        default_value = "tcp-rr,tcp-connect,tcp-idle,tcp-bulk-1,tcp-bulk-16,udp-rr,udp-train,udp-train-off,udp-loss,\
+                         http-keepalive,http-connect,http-1mb,http-idle"
     )]
     pub(crate) scenario: Vec<Scenario>,
 
@@ -45,6 +47,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
 
+    /// Of udp-loss: datagrams a second.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    pub(crate) rate: u32,
+
     /// Also count the proxies' system calls, in windows of their own (needs perf and the right to use it).
     #[arg(long)]
     pub(crate) syscalls: bool,
@@ -54,7 +60,7 @@ pub(crate) struct Args {
     pub(crate) json: Option<PathBuf>,
 
     /// Instead of all that: send GET requests to this http:// address.
-    #[arg(long, conflicts_with_all = ["scenario", "peer", "workers", "seconds", "rounds", "syscalls", "json"])]
+    #[arg(long, conflicts_with_all = ["scenario", "peer", "workers", "seconds", "rounds", "rate", "syscalls", "json"])]
     pub(crate) url: Option<String>,
 
     /// With --url: how many requests.
@@ -84,6 +90,22 @@ pub(crate) enum Scenario {
     TcpConnect,
     /// What a connection costs in memory that has said something once and is silent since.
     TcpIdle,
+    /// Bytes without end from the backend, on one connection.
+    #[value(name = "tcp-bulk-1")]
+    #[serde(rename = "tcp-bulk-1")]
+    TcpBulk1,
+    /// The same on 16 connections.
+    #[value(name = "tcp-bulk-16")]
+    #[serde(rename = "tcp-bulk-16")]
+    TcpBulk16,
+    /// A datagram of 64 bytes there and back, over and over, on 256 flows.
+    UdpRr,
+    /// Trains of 16 datagrams of 64 bytes there and back (one send, UDP_SEGMENT; one receive, UDP_GRO), on 64 flows.
+    UdpTrain,
+    /// The same bursts of 16, each datagram sent and received by itself.
+    UdpTrainOff,
+    /// Datagrams of 64 bytes there and back at a fixed rate, on 256 flows: how many are lost.
+    UdpLoss,
     /// A GET answered with 1 KiB, over and over, on 64 connections.
     HttpKeepalive,
     /// Connect, a GET with "Connection: close" answered with 1 KiB, the proxy closes; 64 at once.
@@ -100,7 +122,21 @@ pub(crate) enum Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Tcp,
+    /// TCP with another backend, which sends without end.
+    Bulk,
+    Udp,
     Http,
+}
+
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Bulk => "tcp bulk",
+            Self::Udp => "udp",
+            Self::Http => "http",
+        }
+    }
 }
 
 impl Scenario {
@@ -109,6 +145,12 @@ impl Scenario {
             Self::TcpRr => "tcp-rr",
             Self::TcpConnect => "tcp-connect",
             Self::TcpIdle => "tcp-idle",
+            Self::TcpBulk1 => "tcp-bulk-1",
+            Self::TcpBulk16 => "tcp-bulk-16",
+            Self::UdpRr => "udp-rr",
+            Self::UdpTrain => "udp-train",
+            Self::UdpTrainOff => "udp-train-off",
+            Self::UdpLoss => "udp-loss",
             Self::HttpKeepalive => "http-keepalive",
             Self::HttpConnect => "http-connect",
             Self::Http1mb => "http-1mb",
@@ -119,6 +161,8 @@ impl Scenario {
     pub(crate) fn protocol(self) -> Protocol {
         match self {
             Self::TcpRr | Self::TcpConnect | Self::TcpIdle => Protocol::Tcp,
+            Self::TcpBulk1 | Self::TcpBulk16 => Protocol::Bulk,
+            Self::UdpRr | Self::UdpTrain | Self::UdpTrainOff | Self::UdpLoss => Protocol::Udp,
             Self::HttpKeepalive | Self::HttpConnect | Self::Http1mb | Self::HttpIdle => Protocol::Http,
         }
     }
@@ -128,22 +172,50 @@ impl Scenario {
         matches!(self, Self::TcpIdle | Self::HttpIdle)
     }
 
-    /// The order to the load, and what is said.
-    pub(crate) fn order(self) -> &'static str {
+    /// The order to the load, and what is said. `rate`: of `udp-loss`, datagrams a second.
+    pub(crate) fn order(self, rate: u32) -> String {
         match self {
             Self::TcpRr => "rr echo",
             Self::TcpConnect => "connect echo",
             Self::TcpIdle => "hold echo",
+            Self::TcpBulk1 | Self::TcpBulk16 => "rr bulk",
+            Self::UdpRr => "udp once",
+            Self::UdpTrain => "udp train",
+            Self::UdpTrainOff => "udp apart",
+            Self::UdpLoss => return format!("udp {rate}"),
             Self::HttpKeepalive => "rr /1k",
             Self::HttpConnect => "connect /1k",
             Self::Http1mb => "rr /1m",
             Self::HttpIdle => "hold /1k",
         }
+        .to_owned()
     }
 
-    /// Connections, where bytes move.
+    /// Connections or flows, where bytes move.
     pub(crate) fn connections(self) -> usize {
-        if self == Self::Http1mb { 16 } else { 64 }
+        match self {
+            Self::TcpBulk1 => 1,
+            Self::TcpBulk16 | Self::Http1mb => 16,
+            Self::UdpRr | Self::UdpLoss => 256,
+            _ => 64,
+        }
+    }
+
+    /// What a unit of work is.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::TcpRr => "round trip",
+            Self::TcpConnect => "connection",
+            Self::TcpIdle | Self::HttpIdle => "idle connection",
+            Self::TcpBulk1 | Self::TcpBulk16 => "GB",
+            Self::UdpRr | Self::UdpTrain | Self::UdpTrainOff | Self::UdpLoss => "round trip of a datagram",
+            Self::HttpKeepalive | Self::HttpConnect | Self::Http1mb => "request",
+        }
+    }
+
+    /// What the load counts that makes up one unit: bytes, in bulk.
+    pub(crate) fn counted_per_unit(self) -> f64 {
+        if self.protocol() == Protocol::Bulk { 1e9 } else { 1.0 }
     }
 }
 

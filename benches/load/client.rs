@@ -180,6 +180,10 @@ impl Client {
         }
         match self.talk.hear(stream, &mut slot.hearing, &mut self.room, ending) {
             Ok(Heard::Whole) => self.unit_done(index),
+            Ok(Heard::Bytes(count)) => {
+                self.units += count;
+                self.settled += usize::from(count > 0 && !std::mem::replace(&mut slot.settled, true));
+            }
             Ok(Heard::Part) => {}
             Err(why) => self.fail(index, &why),
         }

@@ -176,6 +176,16 @@ pub(crate) fn short(figure: f64) -> String {
     }
 }
 
+/// A share of what was lost, as a percentage: nothing looks like something, and something never like nothing.
+pub(crate) fn loss(share: f64) -> String {
+    match share * 100.0 {
+        none if none <= 0.0 => "0%".to_owned(),
+        little if little < 0.001 => "<0.001%".to_owned(),
+        some if some < 1.0 => format!("{some:.3}%"),
+        much => format!("{much:.1}%"),
+    }
+}
+
 /// A share as a percentage without decimals.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)

@@ -5,8 +5,13 @@
 
 mod args;
 mod backend;
+mod batch;
+mod bulk;
 mod client;
+mod datagram;
+mod echo;
 mod figures;
+mod flows;
 mod http;
 mod measure;
 mod netns;

@@ -104,7 +104,7 @@ impl Place {
         (self.namespace.is_none() && self.congestion_control != CONGESTION).then_some(CONGESTION)
     }
 
-    /// `count` TCP ports of 127.0.0.1 that are free. In a namespace of our own nobody else takes any, and those below
+    /// `count` TCP ports of 127.0.0.1 that are free, and for UDP most probably too. In a namespace of our own nobody else takes any, and those below
     /// the local range are never a connection's; elsewhere the kernel is asked.
     pub(crate) fn free_ports(&self, count: usize, first: u16) -> Result<Vec<u16>, String> {
         if self.namespace.is_some() {

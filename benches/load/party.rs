@@ -1,7 +1,7 @@
 //! The parties: l4lb and its peers as child processes, each configured by a file of `benches/peers/`.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,20 +10,28 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::args::{Kind, Protocol};
+use crate::datagram::SIZE;
 use crate::measure::{Layout, family};
 use crate::netns::Interrupt;
 
-/// The file of a party, for a protocol.
-fn template(kind: Kind, protocol: Protocol) -> Option<&'static str> {
-    Some(match (kind, protocol) {
-        (Kind::Direct, _) => return None,
+/// The file of a party, for a protocol; `direct` has none.
+///
+/// # Errors
+/// Why it takes no part.
+fn template(kind: Kind, protocol: Protocol) -> Result<Option<&'static str>, &'static str> {
+    Ok(Some(match (kind, protocol) {
+        (Kind::Direct, _) => return Ok(None),
         (Kind::Haproxy, Protocol::Tcp) => include_str!("../peers/haproxy.cfg"),
+        (Kind::Haproxy, Protocol::Bulk) => include_str!("../peers/haproxy-bulk.cfg"),
+        (Kind::Haproxy, Protocol::Udp) => return Err("it does not proxy UDP"),
         (Kind::Haproxy, Protocol::Http) => include_str!("../peers/haproxy-http.cfg"),
-        (Kind::Nginx, Protocol::Tcp) => include_str!("../peers/nginx.conf"),
+        (Kind::Nginx, Protocol::Tcp | Protocol::Bulk) => include_str!("../peers/nginx.conf"),
+        (Kind::Nginx, Protocol::Udp) => include_str!("../peers/nginx-udp.conf"),
         (Kind::Nginx, Protocol::Http) => include_str!("../peers/nginx-http.conf"),
-        (Kind::L4lb, Protocol::Tcp) => include_str!("../peers/l4lb.toml"),
+        (Kind::L4lb, Protocol::Tcp | Protocol::Bulk) => include_str!("../peers/l4lb.toml"),
+        (Kind::L4lb, Protocol::Udp) => include_str!("../peers/l4lb-udp.toml"),
         (Kind::L4lb, Protocol::Http) => include_str!("../peers/l4lb-http.toml"),
-    })
+    }))
 }
 
 /// A party that can be started on this machine.
@@ -64,6 +72,11 @@ impl Entrant {
         }
         Ok(entrant)
     }
+
+    /// Whether it knows the protocol at all.
+    pub(crate) fn takes_part(&self, protocol: Protocol) -> bool {
+        template(self.kind, protocol).is_ok()
+    }
 }
 
 /// What a started party is told about its place.
@@ -89,10 +102,10 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    /// Starts it, and waits until it accepts.
+    /// Starts it, and waits until it accepts, or answers datagrams.
     pub(crate) fn start(entrant: &Entrant, terms: &Terms<'_>, interrupt: &Interrupt) -> Result<Self, String> {
         let name = entrant.kind.name();
-        let Some(template) = template(entrant.kind, terms.protocol) else {
+        let Some(template) = template(entrant.kind, terms.protocol)? else {
             let address = SocketAddr::from(([127, 0, 0, 1], terms.backend_port));
             return Ok(Self { kind: entrant.kind, address, child: None, log: PathBuf::new() });
         };
@@ -120,19 +133,26 @@ impl Party {
         })?;
         let address = SocketAddr::from(([127, 0, 0, 1], terms.port));
         let mut party = Self { kind: entrant.kind, address, child: Some(child), log };
-        party.wait_until_it_accepts(interrupt)?;
+        party.wait_until_it_works(terms.protocol, interrupt)?;
         Ok(party)
     }
 
-    fn wait_until_it_accepts(&mut self, interrupt: &Interrupt) -> Result<(), String> {
+    fn wait_until_it_works(&mut self, protocol: Protocol, interrupt: &Interrupt) -> Result<(), String> {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             self.alive()?;
-            if TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok() {
+            let works = match protocol {
+                Protocol::Udp => answers_datagrams(self.address),
+                Protocol::Tcp | Protocol::Bulk | Protocol::Http => {
+                    TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok()
+                }
+            };
+            if works {
                 return Ok(());
             }
             if Instant::now() > end {
-                return Err(format!("does not accept after 10 s{}", self.last_words()));
+                let what = if protocol == Protocol::Udp { "answer datagrams" } else { "accept" };
+                return Err(format!("does not {what} after 10 s{}", self.last_words()));
             }
             interrupt.sleep(Duration::from_millis(10))?;
         }
@@ -182,6 +202,18 @@ impl Drop for Party {
         }
         let _ = child.wait();
     }
+}
+
+/// Whether a datagram comes back. What is not there yet refuses it, or lets it be lost.
+fn answers_datagrams(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<usize> {
+        let socket = UdpSocket::bind((address.ip(), 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        socket.connect(address)?;
+        socket.send(&[0; SIZE])?;
+        socket.recv(&mut [0; SIZE])
+    };
+    ask().is_ok_and(|count| count == SIZE)
 }
 
 /// The line that loads nginx's stream module, empty where it is built in.

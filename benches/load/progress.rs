@@ -15,10 +15,14 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(args: &Args, entrants: &[Entrant]) -> Self {
-        let proxies = entrants.iter().filter(|entrant| entrant.kind != Kind::Direct).count() as u32;
-        let windows = |scenario: Scenario| match scenario.is_idle() {
-            true => args.rounds * proxies,
-            false => args.rounds * entrants.len() as u32 + u32::from(args.syscalls) * proxies,
+        let windows = |scenario: Scenario| {
+            let parties: Vec<&Entrant> =
+                entrants.iter().filter(|entrant| entrant.takes_part(scenario.protocol())).collect();
+            let proxies = parties.iter().filter(|entrant| entrant.kind != Kind::Direct).count() as u32;
+            match scenario.is_idle() {
+                true => args.rounds * proxies,
+                false => args.rounds * parties.len() as u32 + u32::from(args.syscalls) * proxies,
+            }
         };
         let all = args.scenario.iter().copied().map(windows).sum::<u32>() * args.workers.len() as u32;
         Self { terminal: std::io::stderr().is_terminal(), done: 0, all, line: String::new() }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::args::{Args, Kind};
-use crate::figures::{Spread, Table, percent, short};
+use crate::args::{Args, Kind, Protocol, Scenario};
+use crate::figures::{Spread, Table, loss, percent, short};
 use crate::netns::Place;
 use crate::rows::Row;
 use crate::run::Findings;
@@ -13,6 +13,8 @@ use crate::window::WARM_UP;
 
 /// Below this share of its processor's time a proxy sleeps between events, and each wake-up is charged to the units.
 const SATURATED: f64 = 0.85;
+/// Below this share of the rate that was asked for, the load was what limited.
+const RATE_MET: f64 = 0.95;
 /// Above this share of its processor's time the load may be what limits.
 const LOAD_LIMIT: f64 = 0.98;
 
@@ -25,9 +27,12 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
             "workers",
             "party",
             "CPU us/unit",
+            "CPU ms/GB",
             "(min..max)",
             "ratio",
             "units/s",
+            "GB/s",
+            "lost",
             "bytes/idle conn",
             "to backend",
             "memory MiB",
@@ -42,14 +47,14 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
     let mut seen = String::new();
     for row in &findings.rows {
         let shared = findings.layouts.iter().any(|(workers, layout)| *workers == row.workers && layout.shared);
-        let marks = marks(row, shared);
+        let marks = marks(row, shared, args.rate);
         seen.push_str(&marks);
         table.row(cells(row, findings, shared, marks));
     }
     let mut text = heading(args, place, findings);
     text.push_str(&table.render());
     text.push_str("\nCPU: all threads of the proxy and the ksoftirqd of its processors. ratio: to the better of haproxy and nginx\n");
-    text.push_str("in the same scenario (CPU per unit; bytes per idle connection). Medians of the rounds.\n");
+    text.push_str("in the same scenario (CPU per unit or GB; bytes per idle connection). Medians of the rounds.\n");
     let legends = [
         (
             '!',
@@ -64,6 +69,7 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
             "-n so many rounds are left out for all, since other programs took over 5 % of the machine from some party",
         ),
         ('L', "L the load was at its limit, so the proxy was not"),
+        ('R', "R the load could not keep the rate that was asked for, so little may have been lost"),
         ('E', "E connections failed while measuring"),
     ];
     for (mark, legend) in legends {
@@ -82,10 +88,30 @@ pub(crate) fn text(args: &Args, place: &Place, findings: &Findings) -> String {
         let (scenario, party) = (row.scenario.name(), row.party.name());
         text.push_str(&format!("system calls, {scenario}, {} worker(s), {party}: {}\n", row.workers, list.join(", ")));
     }
+    for (row, without, ratio) in trains(&findings.rows) {
+        let (scenario, party, without) = (row.scenario.name(), row.party.name(), without.name());
+        text.push_str(&format!(
+            "trains, {} worker(s), {party}: {scenario} costs {} of its own {without}\n",
+            row.workers,
+            short(ratio)
+        ));
+    }
     for why in &findings.left_out {
         text.push_str(&format!("left out: {why}\n"));
     }
     text
+}
+
+/// What each party saves by trains: its `udp-train`, another scenario without trains, and the ratio of their costs. The
+/// same bursts without trains are the fair comparison; the other also has to do with fewer datagrams at once.
+fn trains(rows: &[Row]) -> impl Iterator<Item = (&Row, Scenario, f64)> {
+    rows.iter().filter(|row| row.scenario == Scenario::UdpTrain).flat_map(move |row| {
+        let own = move |other: &Row| other.party == row.party && other.workers == row.workers;
+        [Scenario::UdpTrainOff, Scenario::UdpRr].into_iter().filter_map(move |without| {
+            let cost = rows.iter().find(|other| other.scenario == without && own(other)).and_then(Row::cost)?;
+            Some((row, without, row.cost()? / cost))
+        })
+    })
 }
 
 fn heading(args: &Args, place: &Place, findings: &Findings) -> String {
@@ -124,7 +150,7 @@ fn heading(args: &Args, place: &Place, findings: &Findings) -> String {
     text
 }
 
-fn marks(row: &Row, shared: bool) -> String {
+fn marks(row: &Row, shared: bool, rate: u32) -> String {
     let mut marks = String::new();
     if row.saturation(shared).is_some_and(|busy| busy < SATURATED) {
         marks.push('!');
@@ -132,6 +158,10 @@ fn marks(row: &Row, shared: bool) -> String {
     let load = row.spread(|sample| Some(sample.window.load_busy));
     if row.party != Kind::Direct && load.is_some_and(|busy| busy.median > LOAD_LIMIT) {
         marks.push('L');
+    }
+    let sent = row.spread(|sample| Some(sample.units_per_second / (1.0 - sample.lost?).max(f64::EPSILON)));
+    if row.scenario == Scenario::UdpLoss && sent.is_some_and(|sent| sent.median < RATE_MET * f64::from(rate)) {
+        marks.push('R');
     }
     match row.disturbed.len() {
         0 => {}
@@ -158,8 +188,13 @@ fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<Str
         .filter_map(Row::cost)
         .min_by(f64::total_cmp);
     let ratio = row.cost().zip(bar).map_or(String::new(), |(cost, bar)| format!("{:.2}", cost / bar));
-    let cpu = row.spread(|sample| sample.cpu_us_per_unit);
+    let bulk = row.scenario.protocol() == Protocol::Bulk;
+    let cpu = row.spread(|sample| sample.cpu_us_per_unit.map(|us| if bulk { us / 1e3 } else { us }));
     let rate = row.spread(|sample| Some(sample.units_per_second));
+    // One of two columns: us and units, or ms and GB.
+    let apart = |figure: String| if bulk { [String::new(), figure] } else { [figure, String::new()] };
+    let [cpu_us, cpu_ms] = apart(figure(cpu));
+    let [units_rate, gb_rate] = apart(figure(rate));
     let proxy = row.party != Kind::Direct;
     let idle = row.idle_bytes();
     let held = row.spread(|sample| proxy.then_some(sample.memory_kib.pss as f64 / 1024.0));
@@ -167,10 +202,13 @@ fn cells(row: &Row, findings: &Findings, shared: bool, marks: String) -> Vec<Str
         row.scenario.name().to_owned(),
         row.workers.to_string(),
         row.party.name().to_owned(),
-        figure(cpu),
+        cpu_us,
+        cpu_ms,
         range(cpu),
         ratio,
-        figure(rate),
+        units_rate,
+        gb_rate,
+        row.spread(|sample| sample.lost).map_or(String::new(), |lost| loss(lost.max)),
         idle.map_or(String::new(), |idle| format!("{:.0} ({:.0}..{:.0})", idle.median, idle.min, idle.max)),
         figure(row.backend_connections()),
         figure(held),
@@ -194,8 +232,14 @@ pub(crate) fn write_json(path: &Path, args: &Args, place: &Place, findings: &Fin
         .map(|row| {
             json!({
                 "row": row,
+                "unit": row.scenario.unit(),
                 "cpu_us_per_unit": row.spread(|sample| sample.cpu_us_per_unit),
                 "units_per_second": row.spread(|sample| Some(sample.units_per_second)),
+                "lost_share": row.spread(|sample| sample.lost),
+                "cost_to_own_without_trains": trains(&findings.rows)
+                    .filter(|(trains, ..)| std::ptr::eq(*trains, row))
+                    .map(|(_, without, ratio)| (without.name(), ratio))
+                    .collect::<std::collections::BTreeMap<_, _>>(),
                 "idle_bytes_per_connection": row.idle_bytes(),
                 "idle_backend_connections": row.backend_connections(),
                 "idle_private_bytes_per_connection":
@@ -212,6 +256,7 @@ pub(crate) fn write_json(path: &Path, args: &Args, place: &Place, findings: &Fin
         "layouts": layouts,
         "seconds": args.seconds.as_secs_f64(),
         "rounds": args.rounds,
+        "udp_loss_rate": args.rate,
         "rows": rows,
         "left_out": findings.left_out,
     });

@@ -19,17 +19,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
 use crate::client::Client;
+use crate::echo::{Echo, UDP};
+use crate::flows::Flows;
 
 /// The hidden first argument.
 pub(crate) const LOAD: &str = "role:load";
 const ORDERS: Token = Token(usize::MAX);
+/// Tokens from here on are those of the clients that speak UDP.
+const FLOWS: usize = 1 << 31;
 /// Tokens from here on are the backend's.
 const BACKEND: usize = 1 << 32;
+/// Tokens from here on are those of the backend that speaks UDP.
+const ECHO: usize = 1 << 33;
 
 /// How a child tells where it stands.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reading {
-    /// Units of work done since it started.
+    /// Units of work done since it started; over `bulk` bytes.
     pub(crate) units: u64,
     /// Connections that failed, broke, or answered wrongly.
     pub(crate) errors: u64,
@@ -37,6 +43,10 @@ pub(crate) struct Reading {
     pub(crate) settled: usize,
     /// Connections that the backend has.
     pub(crate) backend_open: usize,
+    /// Datagrams sent since the last `mark`.
+    pub(crate) sent: u64,
+    /// Of those, how many have not come back.
+    pub(crate) lost: u64,
     /// When this was read, in ns since the child started.
     pub(crate) at_ns: u64,
 }
@@ -96,33 +106,44 @@ impl Drop for Role {
     }
 }
 
-/// The child process. Words: `CONGESTION|- BACKEND...` as in [`Backend::new`]; orders as in [`Client::obey`].
+/// The child process. Words: `CONGESTION|- BACKEND...` as in [`Backend::new`], or behind [`UDP`] as in [`Echo::new`];
+/// orders as in [`Client::obey`] and [`Flows::obey`].
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let started = Instant::now();
     let failed = |err: std::io::Error| format!("poll: {err}");
     let (congestion, ports) = words.split_first().ok_or("a congestion control and ports are needed")?;
     let mut poll = Poll::new().map_err(failed)?;
-    let mut backend = Backend::new(poll.registry().try_clone().map_err(failed)?, BACKEND, congestion, ports)?;
+    let (udp, ports): (Vec<String>, Vec<String>) = ports.iter().cloned().partition(|port| port.starts_with(UDP));
+    let udp: Vec<String> = udp.iter().map(|port| port[UDP.len()..].to_owned()).collect();
+    let mut backend = Backend::new(poll.registry().try_clone().map_err(failed)?, BACKEND, congestion, &ports)?;
+    let mut echo = Echo::new(poll.registry(), ECHO, &udp)?;
     let mut client = Client::new(poll.registry().try_clone().map_err(failed)?);
+    let mut flows = Flows::new(poll.registry().try_clone().map_err(failed)?, FLOWS);
     let mut orders = Orders::open()?;
     let source = orders.input.as_raw_fd();
     poll.registry().register(&mut SourceFd(&source), ORDERS, Interest::READABLE).map_err(failed)?;
-    let answer = |client: &Client, backend: &Backend| {
+    let answer = |client: &Client, flows: &Flows, backend: &Backend, echo: &Echo| {
         let mut reading = client.reading();
-        reading.errors += backend.errors;
+        flows.add_to(&mut reading);
+        reading.errors += backend.errors + echo.errors;
         reading.backend_open = backend.open();
         reading.at_ns = started.elapsed().as_nanos() as u64;
         Orders::answer(&reading)
     };
-    answer(&client, &backend)?;
+    answer(&client, &flows, &backend, &echo)?;
     let mut events = Events::with_capacity(1024);
     loop {
-        let pause = client.wants_pause().then_some(Duration::from_millis(10));
+        let pause = match backend.has_more() {
+            true => Some(Duration::ZERO),
+            false => client.wants_pause().then_some(Duration::from_millis(10)).or_else(|| flows.patience()),
+        };
         match poll.poll(&mut events, pause) {
             Err(err) if err.kind() == ErrorKind::Interrupted => continue,
             other => other.map_err(failed)?,
         }
         client.reopen();
+        flows.tick();
+        backend.go_on();
         for event in &events {
             match event.token() {
                 ORDERS => {
@@ -130,13 +151,25 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
                         return Ok(());
                     };
                     for line in lines {
-                        client.obey(&line)?;
-                        answer(&client, &backend)?;
+                        match line.split(' ').next() {
+                            Some("udp" | "mark" | "pause") => {
+                                flows.obey(&line)?;
+                                echo.set_trains(flows.are_trains())?;
+                            }
+                            Some("stop") => {
+                                flows.obey(&line)?;
+                                client.obey(&line)?;
+                            }
+                            _ => client.obey(&line)?,
+                        }
+                        answer(&client, &flows, &backend, &echo)?;
                     }
                 }
+                Token(token) if token >= ECHO => echo.turn(token),
                 Token(token) if token >= BACKEND => {
                     backend.turn(token, event.is_read_closed() || event.is_error())?;
                 }
+                Token(token) if token >= FLOWS => flows.turn(token),
                 Token(slot) => {
                     let ending = event.is_read_closed() || event.is_error();
                     client.turn(slot, event.is_readable() || ending, ending);

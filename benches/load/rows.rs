@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Formatter};
 
-use crate::args::{Kind, Scenario};
-use crate::figures::{Memory, Spread, short};
+use crate::args::{Kind, Protocol, Scenario};
+use crate::figures::{Memory, Spread, loss, short};
 use crate::measure::Window;
 use crate::syscalls::Syscalls;
 
@@ -13,8 +13,11 @@ const DISTURBED: f64 = 0.05;
 /// One window of one party.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Sample {
-    pub(crate) units: u64,
+    /// As [`Scenario::unit`] says.
+    pub(crate) units: f64,
     pub(crate) errors: u64,
+    /// UDP: the share of the datagrams that did not come back, 0 to 1.
+    pub(crate) lost: Option<f64>,
     pub(crate) units_per_second: f64,
     /// None for `direct`.
     pub(crate) cpu_us_per_unit: Option<f64>,
@@ -23,24 +26,40 @@ pub(crate) struct Sample {
     pub(crate) memory_kib: Memory,
 }
 
+/// What the load has done in a window.
+pub(crate) struct Work {
+    pub(crate) units: f64,
+    /// Between the two counts of units; the window's own length is between the looks at /proc.
+    pub(crate) seconds: f64,
+    pub(crate) errors: u64,
+    pub(crate) lost: Option<f64>,
+}
+
 impl Sample {
-    /// `seconds`: between the two counts of units; the window's own length is between the looks at /proc.
-    pub(crate) fn new(units: u64, seconds: f64, errors: u64, window: Window, memory_kib: Memory) -> Self {
-        let units_per_second = units as f64 / seconds;
+    pub(crate) fn new(work: Work, window: Window, memory_kib: Memory) -> Self {
+        let Work { units, seconds, errors, lost } = work;
+        let units_per_second = units / seconds;
         let cpu = window.proxy_cpu_seconds * 1e6 / window.seconds / units_per_second;
         let cpu_us_per_unit = (window.proxy_cpu_seconds > 0.0).then_some(cpu);
-        Self { units, errors, units_per_second, cpu_us_per_unit, window, memory_kib }
+        Self { units, errors, lost, units_per_second, cpu_us_per_unit, window, memory_kib }
+    }
+
+    /// For the line of progress.
+    pub(crate) fn told(&self, scenario: Scenario) -> String {
+        let bulk = scenario.protocol() == Protocol::Bulk;
+        let mut told = format!("{}{}/s", short(self.units_per_second), if bulk { " GB" } else { "" });
+        if let Some(cpu) = self.cpu_us_per_unit {
+            let (cpu, unit) = if bulk { (cpu / 1e3, "ms a GB") } else { (cpu, "us each") };
+            told.push_str(&format!(", {} {unit}", short(cpu)));
+        }
+        if let Some(lost) = self.lost {
+            told.push_str(&format!(", {} lost", loss(lost)));
+        }
+        told
     }
 
     fn disturbed(&self) -> bool {
         self.window.others_busy > DISTURBED
-    }
-}
-
-impl Display for Sample {
-    fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(to, "{}/s", short(self.units_per_second))?;
-        self.cpu_us_per_unit.map_or(Ok(()), |cpu| write!(to, ", {} us each", short(cpu)))
     }
 }
 

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::args::{Args, Kind, Protocol, Scenario};
-use crate::backend::HTTP;
+use crate::backend::{BULK, HTTP};
+use crate::echo::UDP;
 use crate::measure::{Layout, Watch, raise_descriptor_limit, softirq_threads};
 use crate::netns::{Interrupt, Place};
 use crate::party::{Entrant, Party, Terms, on_path};
@@ -90,17 +91,22 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn with_workers(&mut self, workers: u16, layout: &Layout, entrants: &[Entrant]) -> Result<(), String> {
         // Ports of each party's own, used again when idle memory wants a fresh process: that comes after, not beside it.
-        let ports = self.place.free_ports(3 * entrants.len(), 2000)?;
-        let (front, behind) = ports.split_at(entrants.len());
-        let (echo, http) = behind.split_at(entrants.len());
+        let count = entrants.len();
+        let ports = self.place.free_ports(5 * count, 2000)?;
+        let group = |which: usize| &ports[which * count..(which + 1) * count];
+        let (front, echo, http, bulk, udp) = (group(0), group(1), group(2), group(3), group(4));
+        let prefixed = |prefix: &'static str, ports: &[u16]| -> Vec<String> {
+            ports.iter().map(|port| format!("{prefix}{port}")).collect()
+        };
         let congestion = self.place.congestion_of_load().unwrap_or("-").to_owned();
-        let words: Vec<String> = std::iter::once(congestion)
-            .chain(echo.iter().map(u16::to_string))
-            .chain(http.iter().map(|port| format!("{HTTP}{port}")))
-            .collect();
+        let mut words = vec![congestion];
+        for (prefix, ports) in [("", echo), (HTTP, http), (BULK, bulk), (UDP, udp)] {
+            words.extend(prefixed(prefix, ports));
+        }
         let mut load = Layout::on(&layout.load, || Role::start(&words))?;
         let directory = self.scratch.0.clone();
-        for (protocol, behind) in [(Protocol::Tcp, echo), (Protocol::Http, http)] {
+        let backends = [(Protocol::Tcp, echo), (Protocol::Bulk, bulk), (Protocol::Udp, udp), (Protocol::Http, http)];
+        for (protocol, behind) in backends {
             let terms = |index: usize| Terms {
                 protocol,
                 workers,
@@ -133,7 +139,7 @@ impl Stage<'_> {
             for (entrant, terms) in entrants.iter().zip(terms) {
                 match Party::start(entrant, terms, self.interrupt) {
                     Ok(party) => parties.push(party),
-                    Err(why) => self.leave_out(workers, entrant.kind, "start", &why)?,
+                    Err(why) => self.leave_out(workers, entrant.kind, protocol.name(), &why)?,
                 }
             }
             for scenario in moving {
@@ -144,6 +150,10 @@ impl Stage<'_> {
             self.idle(scenario, workers, entrants, terms, load)?;
         }
         Ok(())
+    }
+
+    fn running<'a>(&'a self, load: &'a mut Role) -> Running<'a> {
+        Running { load, place: self.place, interrupt: self.interrupt, rate: self.args.rate }
     }
 
     fn leave_out(&mut self, workers: u16, kind: Kind, scenario: &str, why: &str) -> Result<(), String> {
@@ -176,12 +186,12 @@ impl Stage<'_> {
                 self.progress.at(scenario, workers, &format!("round {round}"), party.kind);
                 let (softirq, layout) = (softirq.clone(), layout.clone());
                 let watch = Watch { proxy: party.pids(), load: load.pid(), softirq, layout };
-                let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
+                let mut window = self.running(load);
                 let result = window.sample(scenario, party, &watch, self.args.seconds);
                 load.ask("stop")?;
                 match result {
                     Ok(sample) => {
-                        self.progress.found(&sample.to_string());
+                        self.progress.found(&sample.told(scenario));
                         self.rows[first_row + index].samples.push(sample);
                     }
                     Err(why) => failed.push((index, why)),
@@ -198,7 +208,7 @@ impl Stage<'_> {
                 break;
             }
             self.progress.at(scenario, workers, "system calls", party.kind);
-            let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
+            let mut window = self.running(load);
             let result = window.syscalls(scenario, party, &self.scratch.0);
             load.ask("stop")?;
             match result {
@@ -231,7 +241,7 @@ impl Stage<'_> {
         for round in 1..=self.args.rounds {
             for (index, (entrant, terms)) in proxies().enumerate() {
                 self.progress.at(scenario, workers, &format!("round {round}"), entrant.kind);
-                let mut window = Running { load: &mut *load, place: self.place, interrupt: self.interrupt };
+                let mut window = self.running(load);
                 let result = Party::start(entrant, terms, self.interrupt).and_then(|mut party| {
                     let growth = window.growth(scenario, &mut party, self.idle);
                     window.load.ask("stop")?; // before the party goes: nothing is to connect any more

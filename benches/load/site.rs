@@ -85,6 +85,8 @@ impl Site {
 pub(crate) enum Served {
     /// It stays.
     On,
+    /// It stays, and is to be called again without an event.
+    More,
     /// It is over.
     Over,
     /// It is over, and what was asked was wrong.

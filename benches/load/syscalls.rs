@@ -62,15 +62,15 @@ pub(crate) struct Syscalls {
 pub(crate) fn count(
     pids: &[u32],
     directory: &Path,
-    units: &mut dyn FnMut() -> Result<u64, String>,
+    units: &mut dyn FnMut() -> Result<f64, String>,
 ) -> Result<Syscalls, String> {
     let (counts, done) = window(ALL, pids, directory, units)?;
     let all = counts.get(ALL).ok_or("perf counted nothing")?;
-    let per_unit = *all as f64 / done as f64;
+    let per_unit = *all as f64 / done;
     let patterns = EACH.map(|pattern| format!("syscalls:sys_enter_{pattern}"));
     let (counts, done) = window(&patterns.join(","), pids, directory, units)?;
     let by_name = counts.into_iter().filter_map(|(event, count)| {
-        let per_unit = count as f64 / done as f64;
+        let per_unit = count as f64 / done;
         let name = event.strip_prefix("syscalls:sys_enter_")?.to_owned();
         (per_unit >= 0.005).then_some((name, per_unit))
     });
@@ -86,13 +86,13 @@ fn window(
     events: &str,
     pids: &[u32],
     directory: &Path,
-    units: &mut dyn FnMut() -> Result<u64, String>,
-) -> Result<(BTreeMap<String, u64>, u64), String> {
+    units: &mut dyn FnMut() -> Result<f64, String>,
+) -> Result<(BTreeMap<String, u64>, f64), String> {
     let mut perf = Perf::start(events, pids, directory)?;
     perf.order("enable")?;
     let done = units()?;
     perf.order("disable")?;
-    if done == 0 {
+    if done == 0.0 {
         return Err("no unit of work was done while perf counted".to_owned());
     }
     Ok((perf.finish()?, done))

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
+use crate::bulk::{Bytes, Drinking};
 use crate::site::Page;
 
 /// What goes there and back over TCP.
@@ -23,6 +24,8 @@ const SCRATCH: usize = 1 << 20;
 pub(crate) enum Talk {
     /// 64 bytes that come back.
     Echo,
+    /// 64 bytes, and what comes then has no end.
+    Bulk,
     /// A page of the backend's site.
     Http {
         request: Vec<u8>,
@@ -40,6 +43,7 @@ pub(crate) struct Hearing {
     length: usize,
     /// HTTP: of the first answer, what came so far.
     first: Vec<u8>,
+    drinking: Drinking,
 }
 
 impl Hearing {
@@ -47,6 +51,7 @@ impl Hearing {
     pub(crate) fn again(&mut self) {
         self.came = 0;
         self.first.clear(); // of an answer that broke
+        self.drinking = Drinking::default();
     }
 }
 
@@ -55,25 +60,30 @@ pub(crate) enum Heard {
     Whole,
     /// More is to come.
     Part,
+    /// So many bytes of an answer without end came.
+    Bytes(u64),
 }
 
 /// Room to read into, of all connections.
 pub(crate) struct Room {
     bytes: Vec<u8>,
     thrown_away: Vec<u8>,
+    bulk: Bytes,
 }
 
 impl Room {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; SCRATCH], thrown_away: Vec::with_capacity(SCRATCH) }
+        Self { bytes: vec![0; SCRATCH], thrown_away: Vec::with_capacity(SCRATCH), bulk: Bytes::new() }
     }
 }
 
 impl Talk {
-    /// From the word of an order: `echo`, or the path of a page.
+    /// From the word of an order: `echo`, `bulk`, or the path of a page.
     pub(crate) fn of(word: &str, close: bool) -> Result<Self, String> {
-        if word == "echo" {
-            return Ok(Self::Echo);
+        match word {
+            "echo" => return Ok(Self::Echo),
+            "bulk" => return Ok(Self::Bulk),
+            _ => {}
         }
         let page = Page::of_path(word).ok_or_else(|| format!("nothing to say: {word}"))?;
         Ok(Self::Http { request: page.request(close), body: page.body(), close })
@@ -81,7 +91,7 @@ impl Talk {
 
     pub(crate) fn request(&self) -> &[u8] {
         match self {
-            Self::Echo => &MESSAGE,
+            Self::Echo | Self::Bulk => &MESSAGE,
             Self::Http { request, .. } => request,
         }
     }
@@ -99,6 +109,10 @@ impl Talk {
     ) -> Result<Heard, String> {
         match self {
             Self::Echo => echo(stream, hearing, room),
+            Self::Bulk => {
+                let Room { bytes, thrown_away, bulk } = room;
+                hearing.drinking.turn(stream, bytes, thrown_away, bulk, ending).map(Heard::Bytes)
+            }
             Self::Http { body, close, .. } => http(stream, hearing, room, body, *close, ending),
         }
     }
@@ -133,8 +147,11 @@ fn http(
         let counted = hearing.length > 0 && !beginning;
         // The first bytes are looked at, and the first answer whole; with those of a small answer comes all of it.
         let room_for = if hearing.length > 0 && beginning { 16 << 10 } else { SCRATCH };
-        let read =
-            if counted { throw_away(stream, &mut room.thrown_away) } else { stream.read(&mut room.bytes[..room_for]) };
+        let read = if counted {
+            throw_away(stream, &mut room.thrown_away, SCRATCH)
+        } else {
+            stream.read(&mut room.bytes[..room_for])
+        };
         match read {
             Ok(0) if close && hearing.length > 0 && hearing.came == hearing.length => return Ok(Heard::Whole),
             Ok(0) => return Err("closed before the answer was whole".to_owned()),
@@ -170,9 +187,11 @@ fn http(
     }
 }
 
-/// tcp(7): with MSG_TRUNC, bytes are taken from the queue and given to nobody.
-fn throw_away(stream: &TcpStream, room: &mut Vec<u8>) -> std::io::Result<usize> {
+/// tcp(7): with MSG_TRUNC, bytes are taken from the queue and given to nobody. At most `count`, and what fits `room`.
+pub(crate) fn throw_away(stream: &TcpStream, room: &mut Vec<u8>, count: usize) -> std::io::Result<usize> {
     let room: &mut [MaybeUninit<u8>] = room.spare_capacity_mut();
+    let count = count.min(room.len());
+    let room = &mut room[..count];
     SockRef::from(stream).recv_with_flags(room, libc::MSG_TRUNC)
 }
 

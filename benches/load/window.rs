@@ -3,24 +3,28 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::args::Scenario;
+use crate::args::{Protocol, Scenario};
 use crate::figures::Memory;
 use crate::measure::{Watch, memory};
 use crate::netns::{Interrupt, Place};
 use crate::party::Party;
 use crate::role::{Reading, Role};
-use crate::rows::{Growth, Sample};
+use crate::rows::{Growth, Sample, Work};
 use crate::syscalls::{self, Syscalls};
 
 /// How long the load runs before it is measured.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 const SYSCALL_WINDOW: Duration = Duration::from_secs(1);
+/// What has not come back by then is lost.
+const HOMECOMING: Duration = Duration::from_millis(500);
 
 /// A party under load.
 pub(crate) struct Running<'a> {
     pub(crate) load: &'a mut Role,
     pub(crate) place: &'a Place,
     pub(crate) interrupt: &'a Interrupt,
+    /// Of `udp-loss`, datagrams a second.
+    pub(crate) rate: u32,
 }
 
 impl Running<'_> {
@@ -32,8 +36,9 @@ impl Running<'_> {
 
     /// Gives an order, and waits until each connection has done a unit of work.
     fn order(&mut self, scenario: Scenario, party: &mut Party, count: usize) -> Result<(), String> {
-        let congestion = self.place.congestion_of_load().map(|name| format!(" {name}")).unwrap_or_default();
-        self.load.ask(&format!("{} {} {count}{congestion}", scenario.order(), party.address))?;
+        let congestion = self.place.congestion_of_load().filter(|_| scenario.protocol() != Protocol::Udp);
+        let congestion = congestion.map(|name| format!(" {name}")).unwrap_or_default();
+        self.load.ask(&format!("{} {} {count}{congestion}", scenario.order(self.rate), party.address))?;
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let reading = self.load.ask("read")?;
@@ -64,17 +69,35 @@ impl Running<'_> {
         time: Duration,
     ) -> Result<Sample, String> {
         self.warm(scenario, party)?;
+        self.load.ask("mark")?;
         let (first, before) = (self.read()?, watch.snapshot());
         self.interrupt.sleep(time)?;
         let (last, after) = (self.read()?, watch.snapshot());
         party.alive()?;
-        let units = last.units - first.units;
-        if units == 0 {
+        if last.units == first.units {
             return Err("no unit of work was done in the window".to_owned());
         }
         let held: Memory = memory(&watch.proxy)?;
-        let seconds = (last.at_ns - first.at_ns) as f64 / 1e9;
-        Ok(Sample::new(units, seconds, last.errors - first.errors, watch.window(&before, &after), held))
+        let work = Work {
+            units: (last.units - first.units) as f64 / scenario.counted_per_unit(),
+            seconds: (last.at_ns - first.at_ns) as f64 / 1e9,
+            errors: last.errors - first.errors,
+            lost: if scenario.protocol() == Protocol::Udp { Some(self.lost()?) } else { None },
+        };
+        Ok(Sample::new(work, watch.window(&before, &after), held))
+    }
+
+    /// The share of the datagrams sent since the mark that do not come back: 0 to 1. Nothing is sent any more.
+    fn lost(&mut self) -> Result<f64, String> {
+        self.load.ask("pause")?;
+        let end = Instant::now() + HOMECOMING;
+        loop {
+            let reading = self.read()?;
+            if reading.lost == 0 || Instant::now() > end {
+                return Ok(reading.lost as f64 / reading.sent.max(1) as f64);
+            }
+            self.interrupt.sleep(Duration::from_millis(10))?;
+        }
     }
 
     /// Counts system calls, in windows of their own.
@@ -88,7 +111,7 @@ impl Running<'_> {
         syscalls::count(&party.pids(), directory, &mut || {
             let first = self.read()?;
             self.interrupt.sleep(SYSCALL_WINDOW)?;
-            Ok(self.read()?.units - first.units)
+            Ok((self.read()?.units - first.units) as f64 / scenario.counted_per_unit())
         })
     }
 
