@@ -20,7 +20,7 @@ use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
 use crate::shared::snapshot::Snapshot;
 use crate::stats::Stats;
 use crate::worker::door::Door;
-use crate::worker::thread::{Common, Worker};
+use crate::worker::thread::{Common, Held, Worker};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use mio::net::TcpStream;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -115,10 +115,6 @@ pub fn run(config: Config, options: Options) -> Exit {
 }
 
 fn serve(config: Config, options: Options) -> Exit {
-    if let Some(listener) = config.listeners.iter().find(|listener| listener.protocol == Protocol::Udp) {
-        log::error!("listener {}: protocol = \"udp\" is not supported yet", listener.name);
-        return Exit::Config;
-    }
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]) {
@@ -161,7 +157,7 @@ struct Running {
     posts: Vec<WorkerPost<TcpStream>>,
     /// Told by each worker as its last act; a worker that ends untold is a bug.
     ended: Receiver<WorkerId>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
     shutdown_timeout: Duration,
@@ -186,9 +182,10 @@ impl Running {
         let stats = Arc::new(Stats::new(workers));
         let common = Common { hub: hub.clone(), stats: stats.clone(), clock, connections, spin: global.spin };
         let mut built = Vec::new();
-        for (at, doors) in sockets.by_worker.into_iter().enumerate() {
+        let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
+        for (at, (doors, datagrams)) in by_worker.enumerate() {
             let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
-            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect())?);
+            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams)?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let control = Control::new(plan, hub, posts.clone(), clock, mailbox);
@@ -202,8 +199,12 @@ impl Running {
                 if pin {
                     limits::pin(at);
                 }
-                if let Err(error) = worker.run(posts) {
-                    log::error!("worker {at} ended: {error}");
+                match worker.run(posts) {
+                    Ok(held) => Some(held),
+                    Err(error) => {
+                        log::error!("worker {at} ended: {error}");
+                        None
+                    }
                 }
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
@@ -292,9 +293,8 @@ impl Running {
                 }
             }
         }
-        for worker in self.workers {
-            let _ = worker.join();
-        }
+        let held: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        drop(held);
         let (mail, control) = self.control;
         let _ = mail.send(ControlMail::Stop);
         let _ = control.join();

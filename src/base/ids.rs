@@ -1,6 +1,6 @@
 //! A name for each number, so that two of them cannot be swapped.
 
-use crate::base::slab::Key;
+use crate::base::slab::{Key, MOST_GENERATION};
 
 macro_rules! slab_key {
     ($(#[$doc:meta])* $name:ident) => {
@@ -36,6 +36,11 @@ slab_key! {
     SessionId
 }
 
+slab_key! {
+    /// One client's session of datagrams in one worker.
+    FlowId
+}
+
 const _: () = assert!(usize::BITS == 64, "a poll token holds a whole LinkId");
 
 impl LinkId {
@@ -48,7 +53,23 @@ impl LinkId {
     /// The link a token names; `None` when the token never named one.
     pub fn from_token(token: usize) -> Option<LinkId> {
         let generation = (token >> 32) as u32;
-        (generation != 0).then_some(LinkId { index: token as u32, generation })
+        (generation != 0 && token & FLOW == 0).then_some(LinkId { index: token as u32, generation })
+    }
+}
+
+/// The bit of a poll token that tells a flow from a link: generations leave it free.
+const FLOW: usize = 1 << 63;
+
+impl FlowId {
+    /// As a poll token: that of a link with the topmost bit set.
+    pub fn token(self) -> usize {
+        FLOW | (self.generation as usize) << 32 | self.index as usize
+    }
+
+    /// The flow a token names; `None` when the token never named one.
+    pub fn from_token(token: usize) -> Option<FlowId> {
+        let generation = (token >> 32) as u32 & MOST_GENERATION;
+        (generation != 0 && token & FLOW != 0).then_some(FlowId { index: token as u32, generation })
     }
 }
 
@@ -78,5 +99,17 @@ mod tests {
         assert_eq!(LinkId::from_token(link.token()), Some(link));
         assert_eq!(LinkId::from_token(0), None, "the waker");
         assert_eq!(LinkId::from_token(u32::MAX as usize), None, "the last of the small tokens");
+    }
+
+    #[test]
+    fn a_token_names_a_link_or_a_flow_never_both() {
+        for generation in [1, 9, MOST_GENERATION] {
+            for index in [0, 7, u32::MAX] {
+                let (link, flow) = (LinkId::new(index, generation), FlowId::new(index, generation));
+                assert_eq!((LinkId::from_token(link.token()), FlowId::from_token(link.token())), (Some(link), None));
+                assert_eq!((LinkId::from_token(flow.token()), FlowId::from_token(flow.token())), (None, Some(flow)));
+            }
+        }
+        assert_eq!(FlowId::from_token(u32::MAX as usize), None, "the last of the small tokens");
     }
 }

@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 
 /// Slots a page.
 pub const PAGE: usize = 128;
+/// The last generation before they begin again at 1: one bit stays free for poll tokens.
+pub const MOST_GENERATION: u32 = u32::MAX >> 1;
 
 /// What a slab hands out: an index, and which tenant of that slot is meant.
 pub trait Key: Copy + Eq {
@@ -14,7 +16,7 @@ pub trait Key: Copy + Eq {
     fn new(index: u32, generation: u32) -> Self;
     /// The slot.
     fn index(self) -> u32;
-    /// The tenant, at least 1.
+    /// The tenant, 1 to [`MOST_GENERATION`].
     fn generation(self) -> u32;
 }
 
@@ -90,7 +92,7 @@ impl<K: Key, V> Slab<K, V> {
         });
         let at = page.first_free;
         // Skips 0, which tokens keep for what is no link.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.generation = self.generation % MOST_GENERATION + 1;
         let key = K::new(number * PAGE as u32 + at, self.generation);
         let value = make(key);
         let slot = &mut page.slots[at as usize];
@@ -203,6 +205,13 @@ mod tests {
     use crate::base::ids::SessionId;
     use proptest::prelude::*;
     use std::collections::HashMap;
+
+    #[test]
+    fn generations_begin_again_at_one() {
+        let mut slab: Slab<SessionId, ()> = Slab { generation: MOST_GENERATION - 1, ..Slab::new() };
+        let generations = [(); 3].map(|()| slab.insert(()).generation());
+        assert_eq!(generations, [MOST_GENERATION, 1, 2]);
+    }
 
     #[test]
     fn a_late_key_finds_nothing_never_the_successor() {

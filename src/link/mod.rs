@@ -4,6 +4,7 @@
 //! routes, pools, timers, what the bytes mean.
 //! Read [`Link::recv`] first: it holds the rule that lets us leave out every call that would say "nothing there".
 
+pub mod datagram;
 pub mod plain;
 pub mod scripted;
 

@@ -7,6 +7,7 @@ mod connect;
 pub mod http;
 mod proxied;
 mod tunnel;
+pub mod udp;
 
 use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{LinkId, ListenerId, SessionId};

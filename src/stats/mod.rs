@@ -77,6 +77,46 @@ cells! {
     bytes_in,
     /// Bytes to clients.
     bytes_out,
+    /// UDP: sessions begun.
+    udp_sessions,
+    /// UDP: datagrams from clients. Each is counted once more: as forwarded, or as dropped for one reason.
+    udp_in,
+    /// UDP: datagrams passed on to backends.
+    udp_forwarded,
+    /// UDP: dropped since no backend was to be had.
+    udp_no_backend,
+    /// UDP: dropped since they would have begun a session beyond a limit.
+    udp_over_limit,
+    /// UDP: dropped since they would have begun a session while draining.
+    udp_draining,
+    /// UDP: empty ones, dropped since they had no session.
+    udp_empty,
+    /// UDP: dropped since they came truncated.
+    udp_truncated,
+    /// UDP: dropped since they are longer than the way to the backend takes.
+    udp_too_big,
+    /// UDP: dropped since the socket to the backend had no room.
+    udp_would_block,
+    /// UDP: dropped since the backend refused them (ICMP) and no other took them.
+    udp_refused,
+    /// UDP: dropped for a shortage or an error of ours.
+    udp_failed,
+    /// UDP: datagrams from backends. Each is counted once more: as sent to its client, or as dropped for one reason.
+    udp_replies,
+    /// UDP: datagrams sent to clients.
+    udp_out,
+    /// UDP: datagrams that came to a session's socket from somebody it had not sent to, dropped.
+    udp_stranger,
+    /// UDP: replies dropped since they came truncated.
+    udp_reply_truncated,
+    /// UDP: replies dropped since they are longer than the way to the client takes.
+    udp_reply_too_big,
+    /// UDP: replies dropped since the listening socket had no room.
+    udp_reply_would_block,
+    /// UDP: replies dropped for another error.
+    udp_reply_failed,
+    /// UDP: times that a session went to another backend than its own, which was down.
+    udp_moved,
 }
 
 /// All cells of a process.
@@ -118,6 +158,15 @@ impl fmt::Display for Totals {
             self.failed,
             self.retried
         )?;
+        if self.udp_in + self.udp_replies > 0 {
+            let lost_in = self.udp_in - self.udp_forwarded.min(self.udp_in);
+            let lost_out = self.udp_replies - self.udp_out.min(self.udp_replies);
+            write!(
+                f,
+                "; udp: {} sessions, {} datagrams in ({lost_in} dropped), {} replies ({lost_out} dropped)",
+                self.udp_sessions, self.udp_in, self.udp_replies
+            )?;
+        }
         if self.panics > 0 {
             write!(f, ", {} PANICS", self.panics)?;
         }
@@ -128,6 +177,15 @@ impl fmt::Display for Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn udp_is_told_of_where_there_was_any() {
+        let totals =
+            Totals { udp_sessions: 2, udp_in: 9, udp_forwarded: 7, udp_replies: 5, udp_out: 4, ..Totals::default() };
+        let told = "udp: 2 sessions, 9 datagrams in (2 dropped), 5 replies (1 dropped)";
+        assert!(totals.to_string().ends_with(told), "{totals}");
+        assert!(!Totals::default().to_string().contains("udp"));
+    }
 
     #[test]
     fn totals_are_the_sum_of_the_cells() {

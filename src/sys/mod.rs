@@ -3,6 +3,8 @@
 //! Every function here is safe to call; each `unsafe` block says why.
 #![allow(unsafe_code)]
 
+pub mod udp;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

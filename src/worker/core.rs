@@ -62,6 +62,8 @@ pub struct Core<N: Net> {
     stats: Arc<Stats>,
     released: bool,
     draining: bool,
+    /// Sessions of this worker that live elsewhere: those of datagrams.
+    beside: usize,
 }
 
 impl<N: Net> Core<N> {
@@ -84,6 +86,7 @@ impl<N: Net> Core<N> {
             stats,
             released: false,
             draining: false,
+            beside: 0,
         }
     }
 
@@ -105,6 +108,25 @@ impl<N: Net> Core<N> {
     /// Blocks held for slow readers.
     pub fn blocks(&self) -> usize {
         self.blocks.out()
+    }
+
+    /// Takes note of how many sessions of datagrams the worker has, so that the load it tells of is the whole.
+    pub fn note_beside(&mut self, flows: usize) {
+        if self.beside != flows {
+            // A place under max_connections may have come back.
+            self.released |= flows < self.beside;
+            self.beside = flows;
+            self.tell_sessions();
+        }
+    }
+
+    fn tell_sessions(&mut self) {
+        self.member.tell_sessions(self.load());
+    }
+
+    /// Sessions of all kinds.
+    pub fn load(&self) -> usize {
+        self.sessions.len() + self.beside
     }
 
     /// True, once, when a session has ended since this was last asked: there may be room for another.
@@ -190,7 +212,7 @@ impl<N: Net> Core<N> {
         }
         // Its turn comes behind the next look at the poll, which tells whether it has said something already.
         self.queue.push_back(Task::Session(id));
-        self.member.tell_sessions(self.sessions.len());
+        self.tell_sessions();
         Some(id)
     }
 
@@ -270,7 +292,7 @@ impl<N: Net> Core<N> {
             client.set_cut();
         }
         self.released = true;
-        self.member.tell_sessions(self.sessions.len());
+        self.tell_sessions();
     }
 
     /// A step of ours has panicked: resets whatever links the session had. The worker goes on.

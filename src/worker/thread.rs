@@ -1,16 +1,18 @@
 //! The loop around a [`Core`]: the poll, the listening sockets and the mailbox.
 
-use crate::base::ids::{LinkId, WorkerId};
+use crate::base::ids::{FlowId, LinkId, ListenerId, WorkerId};
 use crate::base::time::{Clock, Tick};
 use crate::guard::Cap;
+use crate::link::datagram::plain::{MioDatagrams, MioSocket};
 use crate::link::plain::{MioNet, readiness};
+use crate::session::udp::{self, Flows, Front};
 use crate::shared::hub::{Hub, Member};
 use crate::shared::mail::{Arrival, WorkerMail, WorkerPost};
 use crate::stats::Stats;
 use crate::worker::core::{Core, MEMORY, Task};
 use crate::worker::door::{Door, Stop};
 use crossbeam_channel::Receiver;
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Events taken at once.
 const EVENTS: usize = 1024;
-/// The token of the waker; doors follow. All lie below 2^32, where no link is.
+/// The token of the waker; doors follow, then listening sockets for datagrams. All lie below 2^32, where no link is, and
+/// no flow.
 const WAKER: usize = 0;
 /// How often a worker that has drained looks whether the others have begun to, in milliseconds.
 const LEAVE_STEP: u64 = 10;
@@ -44,16 +47,28 @@ pub struct Worker {
     common: Common,
     poll: Poll,
     doors: Vec<Option<Door>>,
+    fronts: Vec<Front<MioSocket>>,
     mailbox: Receiver<WorkerMail<TcpStream>>,
     post: WorkerPost<TcpStream>,
 }
 
+/// Listening sockets for datagrams whose worker has ended. To be kept until the others have ended, too: the kernel spreads
+/// clients over all sockets of an address, and would send those of a flow elsewhere when one closes.
+pub struct Held {
+    _fronts: Vec<Front<MioSocket>>,
+}
+
 impl Worker {
-    /// A worker with its listening sockets registered.
+    /// A worker with its listening sockets registered; `datagrams` are bound and non-blocking.
     ///
     /// # Errors
-    /// What epoll_create1(2), eventfd(2) or epoll_ctl(2) say: mostly that descriptors have run out.
-    pub fn new(id: WorkerId, common: Common, doors: Vec<Door>) -> io::Result<Worker> {
+    /// What epoll_create1(2), eventfd(2), epoll_ctl(2) or setsockopt(2) say: mostly that descriptors have run out.
+    pub fn new(
+        id: WorkerId,
+        common: Common,
+        doors: Vec<Door>,
+        datagrams: Vec<(ListenerId, std::net::UdpSocket)>,
+    ) -> io::Result<Worker> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let (post, mailbox) = WorkerPost::new(waker);
@@ -61,7 +76,14 @@ impl Worker {
         for (at, door) in doors.iter_mut().flatten().enumerate() {
             poll.registry().register(&mut door.socket, Token(WAKER + 1 + at), Interest::READABLE)?;
         }
-        Ok(Worker { id, common, poll, doors, mailbox, post })
+        let mut fronts = Vec::with_capacity(datagrams.len());
+        for (at, (listener, socket)) in datagrams.into_iter().enumerate() {
+            let mut socket = MioSocket::listening(UdpSocket::from_std(socket))?;
+            let token = Token(WAKER + 1 + doors.len() + at);
+            poll.registry().register(socket.inner(), token, Interest::READABLE)?;
+            fronts.push(Front::new(listener, socket));
+        }
+        Ok(Worker { id, common, poll, doors, fronts, mailbox, post })
     }
 
     /// Where its mail is put in.
@@ -73,12 +95,14 @@ impl Worker {
     ///
     /// # Errors
     /// When the poll itself fails, which no worker can go on without.
-    pub fn run(self, posts: Vec<WorkerPost<TcpStream>>) -> io::Result<()> {
-        let Worker { id, common, poll, doors, mailbox, post: _ } = self;
+    pub fn run(self, posts: Vec<WorkerPost<TcpStream>>) -> io::Result<Held> {
+        let Worker { id, common, poll, doors, fronts, mailbox, post: _ } = self;
         let net = MioNet { registry: poll.registry().try_clone()? };
         let member = Member::new(common.hub.clone(), id);
-        let core = Core::new(net, member, common.stats.clone(), common.clock.now(), MEMORY);
-        Loop { common, poll, doors, mailbox, posts, core, draining: false, cut: false }.run()
+        let now = common.clock.now();
+        let core = Core::new(net, member, common.stats.clone(), now, MEMORY);
+        let flows = Flows::new(MioDatagrams { registry: poll.registry().try_clone()? }, fronts, now);
+        Loop { common, poll, doors, mailbox, posts, core, flows, draining: false, cut: false }.run()
     }
 }
 
@@ -89,12 +113,13 @@ struct Loop {
     mailbox: Receiver<WorkerMail<TcpStream>>,
     posts: Vec<WorkerPost<TcpStream>>,
     core: Core<MioNet>,
+    flows: Flows<MioDatagrams>,
     draining: bool,
     cut: bool,
 }
 
 impl Loop {
-    fn run(mut self) -> io::Result<()> {
+    fn run(mut self) -> io::Result<Held> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_over() {
             self.core.member.rest();
@@ -104,10 +129,18 @@ impl Loop {
             self.core.member.refresh();
             let mut mail = false;
             for event in &events {
-                match LinkId::from_token(event.token().0) {
-                    Some(link) => self.core.latch(link, readiness(event)),
-                    None if event.token().0 == WAKER => mail = true,
-                    None => self.core.enqueue(Task::Door(event.token().0 - WAKER - 1)),
+                let token = event.token().0;
+                if let Some(link) = LinkId::from_token(token) {
+                    self.core.latch(link, readiness(event));
+                } else if let Some(flow) = FlowId::from_token(token) {
+                    self.flows.latch(flow);
+                } else if token == WAKER {
+                    mail = true;
+                } else {
+                    match (token - WAKER - 1).checked_sub(self.doors.len()) {
+                        Some(front) => self.flows.latch_front(front),
+                        None => self.core.enqueue(Task::Door(token - WAKER - 1)),
+                    }
                 }
             }
             if mail {
@@ -121,21 +154,31 @@ impl Loop {
                     None => break,
                 }
             }
+            if self.flows.ready() > 0 {
+                self.turn_flows(now);
+            }
             self.core.expire(now);
+            self.flows.expire(now);
+            self.core.note_beside(self.flows.len());
             self.core.shed();
             self.reopen(now);
         }
-        Ok(())
+        Ok(Held { _fronts: self.flows.into_fronts() })
+    }
+
+    fn turn_flows(&mut self, now: Tick) {
+        let (snapshot, count) = (self.core.member.snapshot(), self.core.count());
+        self.flows.turn(udp::Context { now, snapshot, process: &self.common.connections, count });
     }
 
     fn is_over(&self) -> bool {
-        let drained = self.draining && self.core.sessions() == 0 && self.mailbox.is_empty();
+        let drained = self.draining && self.core.load() == 0 && self.mailbox.is_empty();
         self.cut || drained && self.common.hub.all_leaving()
     }
 
     /// Waits for events: not at all while somebody is ready, else until the next timer; spinning first, if so configured.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        if self.core.ready() > 0 {
+        if self.core.ready() + self.flows.ready() > 0 {
             return self.poll_for(events, Some(Duration::ZERO));
         }
         if !self.common.spin.is_zero() {
@@ -154,7 +197,7 @@ impl Loop {
         let now = self.common.clock.now();
         let paused = self.doors.iter().flatten().filter_map(|door| door.paused);
         let leave = self.draining.then_some(Tick(now.0 + LEAVE_STEP));
-        let due = paused.chain(self.core.next_due()).chain(leave).min();
+        let due = paused.chain(self.core.next_due()).chain(self.flows.next_due()).chain(leave).min();
         self.poll_for(events, due.map(|due| due.since(now)))
     }
 
@@ -200,6 +243,8 @@ impl Loop {
                 Ok(WorkerMail::Drain) => self.drain(now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();
+                    let flows = self.flows.cut_all();
+                    self.core.count().cut.add(flows as u64);
                     self.cut = true;
                 }
                 Err(_) => break,
@@ -216,13 +261,17 @@ impl Loop {
             let core = &mut self.core;
             while door.accept(&self.common.connections, false, now, |arrival| take(core, arrival)) == Stop::Budget {}
         }
+        // The same for datagrams: who sent before we were told to end still gets a session.
+        self.flows.latch_all();
+        self.turn_flows(now);
         self.core.drain();
+        self.flows.drain(now);
     }
 }
 
 /// Gives a client to this worker, or to one that has clearly less to do.
 fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<TcpStream>], arrival: Arrival<TcpStream>) {
-    let better = core.member.better_worker(core.sessions()).and_then(|id| posts.get(usize::from(id.0)));
+    let better = core.member.better_worker(core.load()).and_then(|id| posts.get(usize::from(id.0)));
     let Some(post) = better else { return take(core, arrival) };
     match post.offer(WorkerMail::Arrival(arrival)) {
         Ok(()) => core.count().moved.add(1),

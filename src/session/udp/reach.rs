@@ -1,0 +1,283 @@
+//! From a pool to a backend: pick one, open a socket to it, and go to another when it is down.
+
+use crate::base::ids::{BackendSlot, FlowId};
+use crate::base::time::Tick;
+use crate::link::datagram::Net;
+use crate::link::is_local;
+use crate::session::udp::flow::{Connected, Flow, Key, Next, Scattered, Upstream};
+use crate::session::udp::{Context, Dropped, Flows, QUIET};
+use crate::shared::backend::BackendState;
+use crate::shared::snapshot::{Listener, NoBackend, Pool};
+use std::io;
+use std::net::SocketAddr;
+
+/// True for an error that says that the backend is not to be reached: it refused (ICMP port unreachable, protocol
+/// unreachable, prohibited), or there is no way to it.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENETDOWN
+                | libc::ENONET
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+        )
+    )
+}
+
+/// A backend failed: sets it aside, and says so once for each time that it is.
+pub(super) fn note_failure(pool: &Pool, state: &BackendState, error: &io::Error, cx: Context<'_>) {
+    cx.count.failed.add(1);
+    if let Some(wait) = state.failed(cx.now) {
+        let id =
+            pool.backends.iter().find(|backend| backend.state.slot == state.slot).map_or("?", |backend| &backend.id);
+        log::warn!(
+            "pool {}: backend {id} failed: {error}; others are preferred for {} s",
+            pool.name,
+            f64::from(wait) / 1000.0
+        );
+    }
+}
+
+impl<N: Net> Flows<N> {
+    /// Begins a flow for a client: takes its permits, and reaches a backend.
+    pub(super) fn open(
+        &mut self,
+        key: Key,
+        listener: &Listener,
+        pool: &Pool,
+        cx: Context<'_>,
+    ) -> Result<FlowId, Dropped> {
+        if self.draining {
+            return Err(Dropped::Draining);
+        }
+        let shed = |why| {
+            if listener.warnings.may(cx.now, QUIET) {
+                log::warn!(
+                    "listener {}: begins no more sessions for now: {why}; their datagrams are dropped",
+                    listener.name
+                );
+            }
+            Dropped::OverLimit
+        };
+        let whole = "the process is at global.max_connections, or at what its descriptors allow";
+        let whole = cx.process.take().ok_or_else(|| shed(whole))?;
+        let own = listener.connections.take().ok_or_else(|| shed("it is at its max_connections"))?;
+        let client = match &listener.per_client {
+            // One client that has too many is nothing to be told of: whoever sends could fill the log.
+            Some(clients) => Some(clients.take(key.client.ip()).ok_or(Dropped::OverLimit)?),
+            None => None,
+        };
+        let upstream = match pool.udp.requests {
+            1 => Upstream::Each(Box::new(Scattered::new())),
+            _ => {
+                let connected = self.reach(pool, None, false, listener, cx)?;
+                cx.count.udp_sessions.add(1);
+                Upstream::One(connected)
+            }
+        };
+        let flow = Flow {
+            key,
+            upstream,
+            idle: self.idle_of(listener.idle_timeout),
+            due: Tick::NEVER,
+            wheel_at: Tick::NEVER,
+            queued: false,
+            sent: 0,
+            trains: true,
+            _permits: (whole, own, client),
+        };
+        let id = self.flows.insert(flow);
+        let Some(flow) = self.flows.get_mut(id) else { return Err(Dropped::Failed) };
+        flow.touch(cx.now);
+        if let Upstream::One(connected) = &mut flow.upstream
+            && let Err(error) = self.net.watch(&mut connected.socket, id)
+        {
+            self.flows.remove(id);
+            shortage(listener, &error, cx);
+            return Err(Dropped::Failed);
+        }
+        self.table.insert(key, id);
+        self.look_again(id, cx.now);
+        Ok(id)
+    }
+
+    /// A socket to the backend whose turn it is, but not to `except`, nor to one set aside if it is to be `better` than
+    /// that; to another when that one cannot be reached.
+    fn reach(
+        &mut self,
+        pool: &Pool,
+        except: Option<BackendSlot>,
+        better: bool,
+        listener: &Listener,
+        cx: Context<'_>,
+    ) -> Result<Connected<N::Socket>, Dropped> {
+        // Allocates only when there is something to remember.
+        let mut tried: Vec<BackendSlot> = except.into_iter().collect();
+        loop {
+            let picked = pool.pick(cx.now, &tried).map_err(|why| match why {
+                NoBackend::AllFull => Dropped::OverLimit,
+                NoBackend::AllTried | NoBackend::NoneThere => Dropped::NoBackend,
+            })?;
+            let backend = &pool.backends[picked.place];
+            if better && backend.state.is_aside(cx.now) {
+                return Err(Dropped::NoBackend);
+            }
+            let slot = backend.state.slot;
+            let from = self.preferred.get(&slot).copied().unwrap_or(0);
+            match self.dial(&backend.addresses, from) {
+                Ok((socket, at)) => {
+                    return Ok(Connected {
+                        socket,
+                        lease: picked.lease,
+                        addresses: backend.addresses.clone(),
+                        at,
+                        generation: cx.snapshot.generation,
+                        requests: 0,
+                        replies: 0,
+                        refusals: 0,
+                        next: Next::Send,
+                        trains: true,
+                    });
+                }
+                Err(error) if is_refusal(&error) => {
+                    note_failure(pool, &backend.state, &error, cx);
+                    tried.push(slot);
+                }
+                Err(error) => {
+                    shortage(listener, &error, cx);
+                    return Err(Dropped::Failed);
+                }
+            }
+        }
+    }
+
+    /// A socket to the first of `addresses`, from `from` on, to which there is a way; and which that is.
+    fn dial(&mut self, addresses: &[SocketAddr], from: usize) -> io::Result<(N::Socket, usize)> {
+        let mut last = io::Error::from_raw_os_error(libc::EHOSTUNREACH);
+        for step in 0..addresses.len() {
+            let at = (from + step) % addresses.len();
+            match self.net.open(addresses[at], true) {
+                Ok(socket) => return Ok((socket, at)),
+                Err(error) if is_local(&error) => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The backend of a flow has refused a datagram: where the next one goes is settled when there is one.
+    pub(super) fn refused(&mut self, id: FlowId, error: &io::Error, pool: &Pool, cx: Context<'_>) {
+        let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) else { return };
+        let addresses = connected.addresses.len();
+        connected.refusals += 1;
+        if addresses > 1 {
+            let next = (connected.at + 1) % addresses;
+            self.preferred.insert(connected.lease.backend().slot, next);
+        }
+        if connected.refusals < addresses {
+            connected.next = Next::Address;
+            return;
+        }
+        connected.refusals = 0;
+        connected.next = Next::Backend;
+        note_failure(pool, connected.lease.backend(), error, cx);
+    }
+
+    /// Before a datagram leaves: goes to another address or backend where that is due.
+    pub(super) fn settle(
+        &mut self,
+        id: FlowId,
+        listener: &Listener,
+        pool: &Pool,
+        cx: Context<'_>,
+    ) -> Result<(), Dropped> {
+        let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) else { return Ok(()) };
+        let state = connected.lease.backend();
+        let slot = state.slot;
+        let keep = pool.udp.keep_on_down;
+        if connected.generation != cx.snapshot.generation {
+            let address = connected.addresses.get(connected.at);
+            let ours = pool.backends.iter().find(|backend| backend.state.slot == slot);
+            if ours.is_none_or(|ours| address.is_none_or(|address| !ours.addresses.contains(address))) {
+                // The backend is gone, or is elsewhere: nothing more goes there, whoever else takes it.
+                let reached = self.reach(pool, None, false, listener, cx)?;
+                return self.replace(id, reached, listener, cx);
+            }
+            connected.generation = cx.snapshot.generation;
+        }
+        match connected.next {
+            Next::Send if keep || !state.is_aside(cx.now) => Ok(()),
+            // Set aside, maybe for what happened to others: only one that is known to be better is worth the change.
+            Next::Send => match self.reach(pool, Some(slot), true, listener, cx) {
+                Ok(reached) => self.replace(id, reached, listener, cx),
+                Err(_) => Ok(()),
+            },
+            Next::Backend if !keep => match self.reach(pool, Some(slot), false, listener, cx) {
+                Ok(reached) => self.replace(id, reached, listener, cx),
+                // Nobody else, or no means to go there: it stays.
+                Err(_) => self.next_address(id, listener, cx),
+            },
+            Next::Backend | Next::Address => self.next_address(id, listener, cx),
+        }
+    }
+
+    /// Goes to the backend's next address, if it has several.
+    fn next_address(&mut self, id: FlowId, listener: &Listener, cx: Context<'_>) -> Result<(), Dropped> {
+        let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) else { return Ok(()) };
+        connected.next = Next::Send;
+        if connected.addresses.len() < 2 {
+            return Ok(());
+        }
+        let (addresses, from) = (connected.addresses.clone(), connected.at + 1);
+        let dialled = self.dial(&addresses, from);
+        let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) else { return Ok(()) };
+        match dialled {
+            Ok((socket, at)) => {
+                (connected.socket, connected.at) = (socket, at);
+                self.watch_again(id, listener, cx)
+            }
+            // It stays where it is.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes another backend for a flow. What the last one had not answered is not waited for.
+    fn replace(
+        &mut self,
+        id: FlowId,
+        reached: Connected<N::Socket>,
+        listener: &Listener,
+        cx: Context<'_>,
+    ) -> Result<(), Dropped> {
+        if let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) {
+            *connected = reached;
+            cx.count.udp_moved.add(1);
+        }
+        self.watch_again(id, listener, cx)
+    }
+
+    fn watch_again(&mut self, id: FlowId, listener: &Listener, cx: Context<'_>) -> Result<(), Dropped> {
+        let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) else { return Ok(()) };
+        match self.net.watch(&mut connected.socket, id) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // One that is not watched never hears a reply.
+                shortage(listener, &error, cx);
+                self.end(id);
+                Err(Dropped::Failed)
+            }
+        }
+    }
+}
+
+/// Says that something of ours has run out.
+pub(super) fn shortage(listener: &Listener, error: &io::Error, cx: Context<'_>) {
+    if listener.warnings.may(cx.now, QUIET) {
+        log::warn!("listener {}: a datagram was dropped: {error} (a shortage on this side)", listener.name);
+    }
+}
