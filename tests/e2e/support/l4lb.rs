@@ -59,6 +59,11 @@ impl Setup {
         Setup { protocol: "http", ..Setup::to(address) }
     }
 
+    /// The same for UDP.
+    pub fn udp(address: impl Display) -> Self {
+        Setup { protocol: "udp", ..Setup::to(address) }
+    }
+
     /// Replaces what `[global]` says, wholly.
     pub fn global(mut self, lines: &str) -> Self {
         self.global = lines.into();
@@ -176,7 +181,15 @@ pub struct L4lb {
 
 impl L4lb {
     /// Starts `command` with `-c` and a file of this text, and waits until every listener has told its address.
-    pub fn start(mut command: Command, toml: &str) -> L4lb {
+    pub fn start(command: Command, toml: &str) -> L4lb {
+        Self::attempt(command, toml).unwrap_or_else(|said| panic!("l4lb did not start with\n{toml}\nit said\n{said}"))
+    }
+
+    /// The same where a failure is nothing strange: the file names a port that somebody else may have taken.
+    ///
+    /// # Errors
+    /// What the program said, when it ended instead.
+    pub fn attempt(mut command: Command, toml: &str) -> Result<L4lb, String> {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("lb.toml");
         std::fs::write(&file, toml).expect("the file can be written");
@@ -185,8 +198,7 @@ impl L4lb {
         let complete = |told: &[(String, SocketAddr)]| {
             expected.iter().all(|(name, n)| told.iter().filter(|(told, _)| told == name).count() >= *n)
         };
-        let lb = Self::launch(command, Some(dir), complete);
-        lb.unwrap_or_else(|said| panic!("l4lb did not start with\n{toml}\nit said\n{said}"))
+        Self::launch(command, Some(dir), complete)
     }
 
     /// Starts `command` as it is, and waits until a listener has told its address.

@@ -12,6 +12,7 @@ pub mod ports;
 pub mod proc;
 pub mod programs;
 pub mod server;
+pub mod udp;
 
 use std::io::Write;
 use std::sync::Once;

@@ -1,6 +1,6 @@
 //! Ports for programs that cannot choose one themselves and tell.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::{Domain, Socket, Type};
@@ -10,13 +10,14 @@ use socket2::{Domain, Socket, Type};
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 
-/// A port of 127.0.0.1 that is free now. Whoever uses it must try another when it is taken nevertheless.
+/// A port of 127.0.0.1 that is free now, for TCP and for UDP. Whoever uses it must try another when it is taken nevertheless.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() as u16).wrapping_mul(61);
     for _ in 0..COUNT {
         let port = FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let place = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok() {
             return port;
         }
     }

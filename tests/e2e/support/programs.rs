@@ -188,6 +188,46 @@ pub fn aiohttp() -> Program {
     })
 }
 
+/// A DNS server that knows a zone of its own, `test.`, and asks nobody.
+pub fn unbound() -> Program {
+    start("unbound", Signal::SIGTERM, start_unbound)
+}
+
+/// The same at the port where one was before.
+pub fn unbound_at(port: u16) -> Program {
+    let dir = tempfile::tempdir().expect("a directory");
+    let child = start_unbound(port, dir.path()).expect("the port is ours: its predecessor has just ended");
+    Program { addr: SocketAddr::from(([127, 0, 0, 1], port)), child, stop: Signal::SIGTERM, _dir: dir }
+}
+
+fn start_unbound(port: u16, dir: &Path) -> Option<Child> {
+    let here = dir.display();
+    let config = format!(
+        "server:\nverbosity: 1\ninterface: 127.0.0.1\nport: {port}\ndo-daemonize: no\ndo-ip6: no\n\
+         use-syslog: no\nlogfile: \"\"\nchroot: \"\"\nusername: \"\"\ndirectory: \"{here}\"\npidfile: \"{here}/pid\"\n\
+         num-threads: 1\nmodule-config: \"iterator\"\nlocal-zone: \"test.\" static\n\
+         local-data: \"h0.test. 60 IN A 192.0.2.1\"\nlocal-data: \"h1.test. 60 IN A 192.0.2.2\"\n\
+         local-data: 'h2.test. 60 IN TXT \"a text of some length\"'\nremote-control:\ncontrol-enable: no\n"
+    );
+    std::fs::write(dir.join("unbound.conf"), config).expect("the directory is ours");
+    let mut command = Command::new("unbound");
+    command.arg("-d").arg("-c").arg(dir.join("unbound.conf")).stderr(Stdio::piped());
+    let mut child = spawn(&mut command);
+    let output = child.stderr.take().expect("piped");
+    ready_when_it_says("start of service", child, output)
+}
+
+/// An iperf3 server: TCP for what it agrees with its client, UDP for the stream, at one port.
+pub fn iperf3() -> Program {
+    start("iperf3", Signal::SIGTERM, |port, _| {
+        let mut command = Command::new("iperf3");
+        command.args(["--server", "--bind", "127.0.0.1", "--port", &port.to_string(), "--forceflush"]);
+        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let output = child.stdout.take().expect("piped");
+        ready_when_it_says("Server listening", child, output)
+    })
+}
+
 /// Whether it is our nginx that answers there.
 fn nginx_answers(port: u16) -> bool {
     let ask = || -> std::io::Result<String> {
