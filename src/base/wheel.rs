@@ -13,7 +13,7 @@ const LEVELS: usize = 5;
 /// How far ahead an entry can lie, in ticks.
 const REACH: u64 = 1 << (BITS * LEVELS as u32);
 /// A slot that was ever this long gives its memory back when it is emptied.
-const KEEP: usize = 1024;
+const KEEP: usize = 64;
 
 /// Holds keys until their tick has come.
 pub struct Wheel<K> {
