@@ -104,7 +104,7 @@ impl Kernel {
         near.set_nonblocking(true).unwrap();
         let mut near = TcpStream::from_std(near);
         let poll = Poll::new().unwrap();
-        let mut net = MioNet { registry: poll.registry().try_clone().unwrap() };
+        let mut net = MioNet { registry: poll.registry().try_clone().unwrap(), pipes: 4 };
         net.watch(&mut near, LinkId::new(0, 1)).unwrap();
         Kernel { poll, near: Some(near), far: Some(far) }
     }
