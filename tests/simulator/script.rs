@@ -53,6 +53,9 @@ impl Shape {
     }
 }
 
+/// Bulk from the second byte on, through pipes that are soon full.
+pub(crate) const EARLY: Pipes = Pipes { slots: 2, piece: 3, fails: 0, most: 1_024, from: 1, below: 1 };
+
 /// Pipes of any kind, and bulk that begins early: what is moved here is little.
 pub(crate) fn pipes(seed: u64) -> Pipes {
     // With dice of its own, so that seeds from before there were pipes still mean the same.
