@@ -87,7 +87,8 @@ fn http_bodies_of_known_length() {
     });
     // No connection to the backend is kept, so that all descriptors come back.
     let lb = Setup::http(backend.addr).pool("keepalive = 0").start();
-    let ways: [(&str, fn(&mut Wire)); 2] = [
+    type Row = (&'static str, fn(&mut Wire));
+    let ways: [Row; 2] = [
         ("down", |wire| {
             wire.send("GET /down HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(wire.head().length(), Some(LEN));
@@ -117,6 +118,25 @@ fn receive(wire: &mut Wire, seed: u64) {
         let found = wire.bytes(MIB);
         assert!(found == Pattern { seed }.bytes((at * MIB) as u64, MIB), "mebibyte {at} came changed");
     }
+}
+
+#[test]
+fn a_backend_connection_serves_on_after_a_body_that_went_by_a_pipe() {
+    const BODY: usize = 8 * MIB;
+    let backend = scripted(|mut wire| {
+        while wire.next_head().is_some() {
+            wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n"));
+            wire.send(vec![b'x'; BODY]);
+        }
+    });
+    let lb = Setup::http(backend.addr).global("workers = 1").start();
+    let mut wire = Wire::to(lb.addr());
+    for _ in 0..4 {
+        wire.send("GET /down HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(wire.head().length(), Some(BODY));
+        assert!(wire.bytes(BODY).iter().all(|byte| *byte == b'x'));
+    }
+    assert_eq!(backend.accepted(), 1, "a splice does not tell that nothing came behind the end, but somebody must");
 }
 
 #[test]

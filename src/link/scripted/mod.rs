@@ -23,8 +23,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 pub use dice::Dice;
-pub use pipe::{PAGE, Pipes};
 use pipe::Slots;
+pub use pipe::{PAGE, Pipes};
 pub use socket::{End, PANIC, Piece, Record, Socket, State};
 
 /// How unkind the kernel is, in cases of a hundred.

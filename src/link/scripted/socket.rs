@@ -5,8 +5,8 @@ mod far;
 use crate::base::ids::LinkId;
 use crate::base::time::Tick;
 use crate::link::Ready;
-use crate::link::scripted::pipe::Slots;
 use crate::link::scripted::PAGE;
+use crate::link::scripted::pipe::Slots;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
