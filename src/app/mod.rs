@@ -169,7 +169,8 @@ impl Running {
         let clock = Clock::start();
         let checks: Vec<HealthCheck> = config.pools.iter().map(|pool| pool.health_check).collect();
         let global = config.global.clone();
-        let connections = Cap::new(limits::connections(global.max_connections));
+        let pipes = limits::pipes(workers);
+        let connections = Cap::new(limits::connections(global.max_connections, pipes * workers));
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
         let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
@@ -180,7 +181,7 @@ impl Running {
         let first = plan.build();
         let hub = Hub::new(first.clone(), workers);
         let stats = Arc::new(Stats::new(workers));
-        let common = Common { hub: hub.clone(), stats: stats.clone(), clock, connections, spin: global.spin };
+        let common = Common { hub: hub.clone(), stats: stats.clone(), clock, connections, spin: global.spin, pipes };
         let mut built = Vec::new();
         let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
         for (at, (doors, datagrams)) in by_worker.enumerate() {

@@ -1,7 +1,9 @@
-//! Bytes that wait for a slow reader: pooled blocks, and chains of them.
+//! Bytes that wait for a slow reader: pooled blocks, and chains of them. The pool lends pipes, too (`pipes`).
 //!
 //! Bytes that move on at once never come here; they stay in the worker's scratch.
 
+use crate::base::pipes::{Pipe, Stock, Supply};
+use crate::base::time::Tick;
 use std::collections::TryReserveError;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -28,20 +30,64 @@ impl Drop for Block {
     }
 }
 
-/// A worker's blocks.
+/// A worker's blocks and pipes.
 pub struct Pool {
     free: Vec<Box<[u8]>>,
     out: Arc<AtomicUsize>,
     cap: usize,
+    pipes: Stock,
 }
 
 impl Pool {
     /// A pool that should hold no more than `cap` bytes; [`Pool::over`] says when it does.
     pub fn new(cap: usize) -> Pool {
-        Pool { free: Vec::new(), out: Arc::default(), cap: (cap / BLOCK).max(CHAIN) }
+        let pipes = Stock::new(Supply::none());
+        Pool { free: Vec::new(), out: Arc::default(), cap: (cap / BLOCK).max(CHAIN), pipes }
     }
 
-    /// Blocks in use.
+    /// Says where pipes come from; until then there are none.
+    pub fn supply(&mut self, supply: Supply) {
+        self.pipes = Stock::new(supply);
+    }
+
+    /// An empty pipe; `None` when there is none to be had, or no room in the cap for all that it could hold.
+    pub fn take_pipe(&mut self) -> Option<Box<Pipe>> {
+        let room = self.cap.saturating_sub(self.out());
+        self.pipes.take(&self.out, room)
+    }
+
+    /// Takes a pipe back. One with bytes in it is closed.
+    pub fn give_pipe(&mut self, pipe: Box<Pipe>) {
+        self.pipes.give(pipe);
+    }
+
+    /// Pipes that are open, lent or free.
+    pub fn pipes(&self) -> usize {
+        self.pipes.open()
+    }
+
+    /// A read of so many bytes is the beginning of bulk.
+    #[inline]
+    pub fn bulk_from(&self) -> usize {
+        self.pipes.supply.from
+    }
+
+    /// A pipe that was given fewer bytes than this is the end of it.
+    pub fn bulk_below(&self) -> usize {
+        self.pipes.supply.below
+    }
+
+    /// When [`Pool::tidy`] may have something to do.
+    pub fn pipes_due(&self) -> Option<Tick> {
+        self.pipes.next_due()
+    }
+
+    /// Closes free pipes that nobody has asked for in a while. To be called once a turn.
+    pub fn tidy(&mut self, now: Tick) {
+        self.pipes.tidy(now);
+    }
+
+    /// Blocks in use, those that lent pipes count for included.
     pub fn out(&self) -> usize {
         self.out.load(Relaxed)
     }

@@ -8,6 +8,7 @@ pub mod exit;
 pub mod ids;
 pub mod machine;
 pub mod net;
+pub mod pipes;
 pub mod slab;
 pub mod time;
 pub mod wheel;

@@ -5,6 +5,7 @@
 //! Read [`Link::recv`] first: it holds the rule that lets us leave out every call that would say "nothing there".
 
 pub mod datagram;
+mod pipe;
 pub mod plain;
 pub mod scripted;
 
@@ -12,6 +13,7 @@ pub mod scripted;
 mod tests;
 
 use crate::base::ids::{BackendSlot, LinkId, SessionId};
+use crate::base::pipes::{Pipe, Supply};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 
@@ -30,6 +32,30 @@ pub trait Stream {
     /// get out: whoever has nothing left to send never calls again. What is not taken comes again, unchanged, at the
     /// front of the next call; so a stream may have turned it into something else already and keep that.
     fn send(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// True when its bytes are those of a socket, so that they can go by [`Stream::splice_in`] and
+    /// [`Stream::splice_out`]. One that encrypts cannot.
+    #[inline]
+    fn splices(&self) -> bool {
+        false
+    }
+    /// As splice(2) into `pipe`: at most so many bytes; `WouldBlock` when there is nothing yet, or no place in the pipe.
+    /// 0 is the end, or what stands before urgent data: a pipe cannot pass its place.
+    ///
+    /// # Errors
+    /// What a read would tell; and `EINVAL` where that cannot be done at all.
+    fn splice_in(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let _ = (pipe, most);
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+    /// As splice(2) out of `pipe`, as much as it holds; `WouldBlock` when none is taken. Fewer mean nothing: only that
+    /// says that the socket is full.
+    ///
+    /// # Errors
+    /// What a write would tell.
+    fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        let _ = pipe;
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
     /// Sends the end after what was sent (shutdown(2), `SHUT_WR`).
     fn shutdown(&mut self);
     /// Bytes that were sent and that the peer has not acknowledged.
@@ -59,6 +85,10 @@ pub trait Net {
     /// # Errors
     /// What epoll_ctl(2) says: out of memory or watches.
     fn watch(&mut self, stream: &mut Self::Stream, link: LinkId) -> io::Result<()>;
+    /// Where pipes for its streams come from.
+    fn pipes(&self) -> Supply {
+        Supply::none()
+    }
 }
 
 /// True for a failed connect that says nothing about the backend: our own shortage of descriptors, ports or memory,
@@ -141,6 +171,19 @@ pub enum Read {
     End,
     /// The stream broke; nothing more will come, and nothing can be delivered.
     Broken,
+}
+
+/// What one splice into a pipe gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// So many bytes, at least one. Fewer than asked for say nothing about what is left.
+    Bytes(usize),
+    /// Nothing now; the poll will tell.
+    Empty,
+    /// The pipe takes no more until it is drained; there may be something to read.
+    Full,
+    /// Only a read can tell what is next, and if there is anything: [`Link::recv`].
+    Unclear,
 }
 
 /// What one write did.
@@ -298,8 +341,77 @@ impl<S: Stream> Link<S> {
         }
     }
 
-    /// Writes once, as much as the stream takes.
-    pub fn send(&mut self, bytes: &[IoSlice<'_>]) -> Write {
+    /// True while its bytes can go into a pipe. Not past urgent data, since a splice stops at its place for good; and
+    /// what is left before an error is for reads.
+    pub fn can_fill(&self) -> bool {
+        self.stream.splices()
+            && !self.ended
+            && !self.broken
+            && !self.ready.any(Ready::PRI.with(Ready::ERR))
+            && !self.stream.holds_input()
+    }
+
+    /// True when bytes can come to it out of a pipe.
+    pub fn can_drain(&self) -> bool {
+        self.stream.splices()
+    }
+
+    /// Reads once into `pipe`, at most so many bytes. To be called while [`Link::can_fill`].
+    ///
+    /// `WouldBlock` means that the socket is empty only if the pipe was: a pipe counts pieces, and few bytes can fill it.
+    /// Short counts say nothing, for the same reason. The end of a stream is left for a read to tell, since data behind an
+    /// urgent mark looks the same from here.
+    pub fn splice_in(&mut self, pipe: &mut Pipe, most: usize) -> Fill {
+        loop {
+            return match self.stream.splice_in(pipe, most) {
+                Ok(0) => Fill::Unclear,
+                Ok(n) => {
+                    pipe.filled(n);
+                    Fill::Bytes(n)
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !pipe.is_empty() => Fill::Full,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready.clear(Ready::IN.with(Ready::RDHUP));
+                    Fill::Empty
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    // What a pipe cannot do is no news of the stream. Anything else was its error, which is told but once.
+                    self.broken |= !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOMEM | libc::ENOSYS));
+                    Fill::Unclear
+                }
+            };
+        }
+    }
+
+    /// Writes what `pipe` holds, as much as the stream takes.
+    ///
+    /// Unlike a write, a splice may stop short of a socket that has room (at a signal, or between two pieces), and nobody
+    /// would tell of that room again. So it goes on until it is told that there is none.
+    pub fn splice_out(&mut self, pipe: &mut Pipe) -> Write {
+        self.before_write();
+        let mut taken = 0;
+        while !pipe.is_empty() {
+            match self.stream.splice_out(pipe) {
+                Ok(n) if n > 0 => {
+                    pipe.drained(n);
+                    taken += n;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready.clear(Ready::OUT);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => {
+                    self.broken = true;
+                    return Write::Broken;
+                }
+            }
+        }
+        Write::Taken(taken)
+    }
+
+    fn before_write(&mut self) {
         match self.nodelay {
             Nodelay::Set => {}
             Nodelay::AfterFirstWrite => self.nodelay = Nodelay::AtNextWrite,
@@ -308,6 +420,11 @@ impl<S: Stream> Link<S> {
                 self.nodelay = Nodelay::Set;
             }
         }
+    }
+
+    /// Writes once, as much as the stream takes.
+    pub fn send(&mut self, bytes: &[IoSlice<'_>]) -> Write {
+        self.before_write();
         let total: usize = bytes.iter().map(|slice| slice.len()).sum();
         loop {
             return match self.stream.send(bytes) {

@@ -1,7 +1,8 @@
 //! Links over TCP sockets, watched by mio.
 
 use crate::base::ids::LinkId;
-use crate::link::{Net, Ready, Stream};
+use crate::base::pipes::{Pipe, Supply};
+use crate::link::{Net, Ready, Stream, pipe as kernel};
 use crate::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -19,6 +20,8 @@ const WATCHED: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interes
 pub struct MioNet {
     /// Where streams are registered.
     pub registry: Registry,
+    /// Pipes that may be open at once.
+    pub pipes: usize,
 }
 
 impl Net for MioNet {
@@ -41,6 +44,10 @@ impl Net for MioNet {
     fn watch(&mut self, stream: &mut TcpStream, link: LinkId) -> io::Result<()> {
         self.registry.register(stream, Token(link.token()), WATCHED)
     }
+
+    fn pipes(&self) -> Supply {
+        kernel::supply(self.pipes)
+    }
 }
 
 impl Stream for TcpStream {
@@ -53,6 +60,19 @@ impl Stream for TcpStream {
             [one] => self.write(one),
             many => self.write_vectored(many),
         }
+    }
+
+    #[inline]
+    fn splices(&self) -> bool {
+        true
+    }
+
+    fn splice_in(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        kernel::fill(pipe, &*self, most)
+    }
+
+    fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        kernel::drain(pipe, &*self)
     }
 
     fn shutdown(&mut self) {
@@ -104,7 +124,7 @@ mod tests {
     #[test]
     fn who_speaks_first_ends_the_handshake_with_its_words() {
         let poll = mio::Poll::new().unwrap();
-        let mut net = MioNet { registry: poll.registry().try_clone().unwrap() };
+        let mut net = MioNet { registry: poll.registry().try_clone().unwrap(), pipes: 0 };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let to = listener.local_addr().unwrap();

@@ -1,19 +1,24 @@
 //! Moves bytes between two links, both ways, until both are done (half-close: RFC 9293, section 3.6.1).
 //!
-//! Knows: links and blocks. Must not touch: routes, pools, timers, counters.
+//! Knows: links, blocks, pipes. Must not touch: routes, pools, timers, counters.
 //! The caller decides when to give up; we tell how many bytes went each way and why we ended.
 //! Read [`Relay::turn`] first.
 //!
-//! A direction reads only while its sink has taken everything, so that it holds at most one scratch of bytes. A stream
-//! that broke is never turned into a clean end: the other side gets what was read before, and then a reset.
+//! A direction reads only while its sink has taken everything, so that it holds at most one scratch of bytes, or one pipe.
+//! A stream that broke is never turned into a clean end: the other side gets what was read before, and then a reset.
+//! Small messages are copied, bulk is spliced (`bulk`); what is in a pipe is held like what is in blocks (`outbox`), so
+//! that ends, resets and deadlines wait for it in the same way.
 
+mod bulk;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
+pub use bulk::{Bulk, Spliced};
 pub use outbox::{Flushed, Outbox};
 
 use crate::base::blocks::{CHAIN_BYTES, Chain, Pool};
-use crate::link::{Link, Read, Side, Stream, Write};
-use std::io::IoSlice;
+use crate::link::{Link, Read, Side, Stream};
 
 /// Bytes read at once: what a chain can hold, since the sink may take none of them.
 pub const SCRATCH: usize = CHAIN_BYTES;
@@ -23,7 +28,8 @@ const BUDGET: usize = 4 * SCRATCH;
 /// One direction of a relay.
 #[derive(Default)]
 struct Direction {
-    pending: Chain,
+    pending: Outbox,
+    bulk: Bulk,
     flow: Flow,
     moved: u64,
 }
@@ -69,8 +75,8 @@ impl Relay {
     /// A relay that begins with bytes that were read from the client, and from the backend, before it.
     pub fn seeded(from_client: Chain, from_backend: Chain) -> Relay {
         let mut relay = Relay::default();
-        relay.up.pending = from_client;
-        relay.down.pending = from_backend;
+        relay.up.pending = from_client.into();
+        relay.down.pending = from_backend.into();
         relay
     }
 
@@ -125,12 +131,12 @@ impl Relay {
         self.down.moved == 0 && self.down.flow != Flow::Open && self.up.flow == Flow::Open
     }
 
-    /// True while blocks are held.
+    /// True while blocks are held, or a pipe.
     pub fn holds_blocks(&self) -> bool {
         !self.up.pending.is_empty() || !self.down.pending.is_empty()
     }
 
-    /// Gives the blocks back.
+    /// Gives blocks and pipes back.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.up.pending.clear(pool);
         self.down.pending.clear(pool);
@@ -166,27 +172,42 @@ impl Direction {
             if !sink.writable() {
                 return false;
             }
-            let (slices, used) = self.pending.slices();
-            match sink.send(&slices[..used]) {
-                Write::Taken(0) => return false,
-                Write::Taken(n) => {
-                    *budget = budget.saturating_sub(n);
-                    self.pending.consume(n, pool);
-                    progress = true;
-                    if !self.pending.is_empty() {
-                        return true;
+            let held = self.pending.len();
+            match self.pending.flush(sink, pool) {
+                Flushed::Broken => {}
+                flushed => {
+                    let taken = held - self.pending.len();
+                    *budget = budget.saturating_sub(taken);
+                    progress = taken > 0;
+                    if flushed == Flushed::Full {
+                        return progress;
                     }
                 }
-                Write::Broken => {}
             }
         }
         while self.flow == Flow::Open && !sink.broken() && source.readable() && *budget > 0 {
+            if self.bulk.is_on() {
+                match self.bulk.splice(source, sink, u64::MAX, &mut self.pending, pool) {
+                    Spliced::Bytes(n) => {
+                        progress = true;
+                        self.moved += n as u64;
+                        *budget = budget.saturating_sub(n);
+                        if !self.pending.is_empty() {
+                            break;
+                        }
+                        continue;
+                    }
+                    Spliced::Wait => break,
+                    Spliced::Read => {}
+                }
+            }
             match source.recv(scratch) {
                 Read::Bytes(n) => {
                     progress = true;
                     self.moved += n as u64;
                     *budget = budget.saturating_sub(n);
-                    self.deliver(&scratch[..n], sink, pool);
+                    self.bulk.saw(n as u64, pool);
+                    self.pending.put([&scratch[..n], &[]], sink, pool);
                     if !self.pending.is_empty() {
                         break;
                     }
@@ -209,19 +230,5 @@ impl Direction {
             progress = true;
         }
         progress
-    }
-
-    fn deliver<S: Stream>(&mut self, bytes: &[u8], sink: &mut Link<S>, pool: &mut Pool) {
-        let mut taken = 0;
-        if sink.writable() {
-            match sink.send(&[IoSlice::new(bytes)]) {
-                Write::Taken(n) => taken = n,
-                Write::Broken => return,
-            }
-        }
-        if self.pending.push(&bytes[taken..], pool).is_err() {
-            // Out of memory: these bytes are lost, so the stream must not seem whole.
-            sink.give_up();
-        }
     }
 }

@@ -69,6 +69,8 @@ pub struct Core<N: Net> {
 impl<N: Net> Core<N> {
     /// A worker that counts in its cell of `stats` and holds at most about `memory` bytes for slow readers.
     pub fn new(net: N, member: Member, stats: Arc<Stats>, now: Tick, memory: usize) -> Self {
+        let mut blocks = Blocks::new(memory);
+        blocks.supply(net.pipes());
         Core {
             net,
             member,
@@ -80,7 +82,7 @@ impl<N: Net> Core<N> {
             spare: Spare::default(),
             path: String::new(),
             idle: Idle::default(),
-            blocks: Blocks::new(memory),
+            blocks,
             out: Vec::with_capacity(SCRATCH),
             scratch: vec![0; SCRATCH].into(),
             stats,
@@ -105,7 +107,7 @@ impl<N: Net> Core<N> {
         self.links.len()
     }
 
-    /// Blocks held for slow readers.
+    /// Blocks held for slow readers, those that their pipes count for included.
     pub fn blocks(&self) -> usize {
         self.blocks.out()
     }
@@ -127,6 +129,11 @@ impl<N: Net> Core<N> {
     /// Sessions of all kinds.
     pub fn load(&self) -> usize {
         self.sessions.len() + self.beside
+    }
+
+    /// Pipes that are open.
+    pub fn pipes(&self) -> usize {
+        self.blocks.pipes()
     }
 
     /// True, once, when a session has ended since this was last asked: there may be room for another.
@@ -182,7 +189,7 @@ impl<N: Net> Core<N> {
 
     /// When the next timer may be due.
     pub fn next_due(&self) -> Option<Tick> {
-        self.wheel.next().into_iter().chain(self.idle.next_due()).min()
+        self.wheel.next().into_iter().chain(self.idle.next_due()).chain(self.blocks.pipes_due()).min()
     }
 
     /// Takes a client on, and queues it; `None` when it had to be closed.
@@ -266,6 +273,7 @@ impl<N: Net> Core<N> {
     pub fn expire(&mut self, now: Tick) {
         let mut fired = std::mem::take(&mut self.fired);
         self.idle.expire(now, &mut self.links);
+        self.blocks.tidy(now);
         self.wheel.advance(now, &mut fired);
         for (at, id) in fired.drain(..) {
             let Some(session) = self.sessions.get_mut(id) else { continue };

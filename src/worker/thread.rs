@@ -39,6 +39,8 @@ pub struct Common {
     pub connections: Arc<Cap>,
     /// How long to poll before blocking.
     pub spin: Duration,
+    /// Pipes that one worker may have open at once, for bulk.
+    pub pipes: usize,
 }
 
 /// A worker before its thread runs.
@@ -97,7 +99,7 @@ impl Worker {
     /// When the poll itself fails, which no worker can go on without.
     pub fn run(self, posts: Vec<WorkerPost<TcpStream>>) -> io::Result<Held> {
         let Worker { id, common, poll, doors, fronts, mailbox, post: _ } = self;
-        let net = MioNet { registry: poll.registry().try_clone()? };
+        let net = MioNet { registry: poll.registry().try_clone()?, pipes: common.pipes };
         let member = Member::new(common.hub.clone(), id);
         let now = common.clock.now();
         let core = Core::new(net, member, common.stats.clone(), now, MEMORY);

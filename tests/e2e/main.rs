@@ -10,6 +10,7 @@
 mod support;
 
 mod backpressure;
+mod bulk;
 mod ends;
 mod exits;
 mod http_backends;

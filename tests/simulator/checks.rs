@@ -2,9 +2,9 @@
 
 use crate::script::Peer;
 use crate::world::{Session, Summary, World};
-use l4lb::base::blocks::{CHAIN, CHAIN_BYTES};
+use l4lb::base::blocks::{BLOCK, CHAIN, CHAIN_BYTES};
 use l4lb::link::Ready;
-use l4lb::link::scripted::{End, Record, State};
+use l4lb::link::scripted::{End, PAGE, Record, State};
 use std::collections::BTreeSet;
 
 /// How long a reset may wait for an acknowledgement, and then some, in milliseconds.
@@ -12,9 +12,14 @@ const PASSED_ON: u64 = 1_300;
 
 /// Memory and limits.
 pub(crate) fn after_turn(world: &World) -> Result<(), String> {
-    let most = world.core.sessions() * 2 * CHAIN;
+    let pipes = world.scenario.whims.pipes;
+    let pipe = pipes.slots * PAGE;
+    let most = world.core.sessions() * 2 * CHAIN.max(pipe.div_ceil(BLOCK));
     if world.core.blocks() > most {
         return Err(format!("{} blocks for {} sessions", world.core.blocks(), world.core.sessions()));
+    }
+    if world.core.pipes() > pipes.most {
+        return Err(format!("{} pipes, and there may be {}", world.core.pipes(), pipes.most));
     }
     for (pool, spec) in world.current().pools.iter().zip(&world.scenario.pools) {
         for (backend, spec) in pool.backends.iter().zip(&spec.backends) {
@@ -34,7 +39,7 @@ pub(crate) fn after_turn(world: &World) -> Result<(), String> {
                     from.events, from.empty, from.full
                 ));
             }
-            if to.sent > from.taken || from.taken - to.sent > CHAIN_BYTES as u64 {
+            if to.sent > from.taken || from.taken - to.sent > CHAIN_BYTES.max(pipe) as u64 {
                 return Err(format!("{} bytes taken and {} sent on: more held than may be", from.taken, to.sent));
             }
         }
@@ -55,6 +60,7 @@ pub(crate) fn at_a_dial(world: &World, session: usize) -> Result<(), String> {
 
 /// Nothing happens by itself now: then nothing that could be done may be left undone.
 pub(crate) fn at_rest(world: &World) -> Result<(), String> {
+    let mut held = 0;
     for session in &world.sessions {
         let is_over = record(world, &session.client).closed_at.is_some();
         for (from, to) in directions(session).into_iter().filter(|_| !is_over) {
@@ -67,6 +73,7 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
             if states.0 == State::Connecting || states.1 == State::Connecting {
                 continue;
             }
+            held += source.taken - sink.sent;
             let held = source.taken - sink.sent;
             let (unread, at_end) = (sockets.get(from.socket).unread(), sockets.get(from.socket).at_end());
             if sockets.get(to.socket).has_room() && (held > 0 || unread > 0 || at_end) {
@@ -90,7 +97,10 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    match held == 0 && world.core.blocks() > 0 {
+        true => Err(format!("nothing is held, and {} blocks are", world.core.blocks())),
+        false => Ok(()),
+    }
 }
 
 /// Everything is over.

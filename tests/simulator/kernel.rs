@@ -1,6 +1,7 @@
 //! The scripted socket and one of the kernel are put through the same steps, and must tell the same.
 
 use l4lb::base::ids::LinkId;
+use l4lb::base::pipes::Pipe;
 use l4lb::base::slab::Key;
 use l4lb::base::time::Tick;
 use l4lb::link::plain::{MioNet, readiness};
@@ -29,6 +30,9 @@ enum Step {
     Await(Ready),
     /// Reads once, with room for so many bytes.
     Recv(usize),
+    /// Into a pipe, so many bytes at the most; and all that it holds out of it.
+    SpliceIn(usize),
+    SpliceOut,
     Send(usize),
     Shutdown,
     Failure,
@@ -38,6 +42,7 @@ enum Step {
 }
 use Step::{
     Await, Close, CloseCut, Failure, FarClose, FarReadsOn, FarReset, FarSend, FarShutdown, FarUrgent, Recv, Send,
+    SpliceIn, SpliceOut,
 };
 
 /// What a step told.
@@ -61,7 +66,7 @@ trait Far {
     fn poll(&mut self, until: Ready) -> Told;
 }
 
-fn ours<S: Stream>(stream: &mut Option<S>, step: Step) -> Told {
+fn ours<S: Stream>(stream: &mut Option<S>, pipe: &mut Pipe, step: Step) -> Told {
     let told = |result: io::Result<usize>| match result {
         Ok(n) => Told::Bytes(n),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Told::Blocks,
@@ -77,6 +82,16 @@ fn ours<S: Stream>(stream: &mut Option<S>, step: Step) -> Told {
     let Some(stream) = stream else { panic!("{step:?} after the close") };
     match step {
         Recv(most) => told(stream.recv(&mut vec![0; most])),
+        SpliceIn(most) => {
+            let result = stream.splice_in(pipe, most);
+            pipe.filled(*result.as_ref().unwrap_or(&0));
+            told(result)
+        }
+        SpliceOut => {
+            let result = stream.splice_out(pipe);
+            pipe.drained(*result.as_ref().unwrap_or(&0));
+            told(result)
+        }
         Send(count) => told(stream.send(&[IoSlice::new(&vec![7; count])])),
         Step::Shutdown => {
             stream.shutdown();
@@ -92,6 +107,7 @@ struct Kernel {
     poll: Poll,
     near: Option<TcpStream>,
     far: Option<std::net::TcpStream>,
+    pipe: Pipe,
 }
 
 impl Kernel {
@@ -104,9 +120,10 @@ impl Kernel {
         near.set_nonblocking(true).unwrap();
         let mut near = TcpStream::from_std(near);
         let poll = Poll::new().unwrap();
-        let mut net = MioNet { registry: poll.registry().try_clone().unwrap() };
+        let mut net = MioNet { registry: poll.registry().try_clone().unwrap(), pipes: 4 };
         net.watch(&mut near, LinkId::new(0, 1)).unwrap();
-        Kernel { poll, near: Some(near), far: Some(far) }
+        let pipe = (net.pipes().open)().unwrap();
+        Kernel { poll, near: Some(near), far: Some(far), pipe }
     }
 
     /// Waits until all that the far end sent is acknowledged. What comes from one that has closed is awaited by event.
@@ -123,7 +140,7 @@ impl Kernel {
 
 impl Far for Kernel {
     fn step(&mut self, step: Step) -> Told {
-        let Some(far) = &mut self.far else { return ours(&mut self.near, step) };
+        let Some(far) = &mut self.far else { return ours(&mut self.near, &mut self.pipe, step) };
         match step {
             FarSend(count) => far.write_all(&vec![1; count]).unwrap(),
             FarUrgent => drop(SockRef::from(&*far).send_out_of_band(&[2]).unwrap()),
@@ -146,7 +163,7 @@ impl Far for Kernel {
                     }
                 }
             }
-            _ => return ours(&mut self.near, step),
+            _ => return ours(&mut self.near, &mut self.pipe, step),
         }
         self.arrive();
         Told::Nothing
@@ -172,6 +189,7 @@ struct Scripted {
     net: ScriptedNet,
     near: Option<ScriptedStream>,
     number: usize,
+    pipe: Pipe,
 }
 
 impl Scripted {
@@ -179,7 +197,8 @@ impl Scripted {
         let mut net = ScriptedNet::new(1, Whims::default(), Tick(0), |_| Err(libc::ECONNREFUSED));
         let (mut near, number) = net.accepted(Socket::new(State::Open, 100_000, 100_000));
         net.watch(&mut near, LinkId::new(0, 1)).unwrap();
-        Scripted { net, near: Some(near), number }
+        let pipe = (net.pipes().open)().unwrap();
+        Scripted { net, near: Some(near), number, pipe }
     }
 }
 
@@ -201,7 +220,7 @@ impl Far for Scripted {
                 }
                 _ => {
                     drop(sockets);
-                    told = ours(&mut self.near, step);
+                    told = ours(&mut self.near, &mut self.pipe, step);
                 }
             }
         }
@@ -243,6 +262,64 @@ fn the_scripted_socket_tells_what_the_kernel_tells() {
             &[FarSend(2), FarUrgent, FarSend(3), Await(MARKED), Recv(9), Recv(9), Recv(9)],
         ),
         ("an urgent byte with nothing behind it", &[FarSend(2), FarUrgent, Await(MARKED), Recv(9), Recv(9), Recv(9)]),
+        (
+            "bytes through a pipe, no more than asked for",
+            &[FarSend(3), Await(Ready::IN), SpliceIn(2), SpliceIn(2), SpliceIn(2), SpliceOut, SpliceOut],
+        ),
+        (
+            "a splice is told of the end",
+            &[FarSend(3), FarShutdown, Await(OVER), SpliceIn(9), SpliceIn(9), Recv(9), SpliceOut],
+        ),
+        (
+            "a splice gets what came before a reset, and takes the error away",
+            &[FarSend(3), FarReset, Await(ALL), SpliceIn(2), SpliceIn(9), SpliceIn(9), SpliceIn(9), Recv(9)],
+        ),
+        (
+            "so does one out of a pipe",
+            &[
+                FarSend(3),
+                Await(Ready::IN),
+                SpliceIn(2),
+                FarReset,
+                Await(ALL),
+                SpliceOut,
+                SpliceOut,
+                SpliceIn(9),
+                Recv(9),
+            ],
+        ),
+        (
+            "a splice does not pass the urgent mark",
+            &[
+                FarSend(2),
+                FarUrgent,
+                FarSend(3),
+                Await(MARKED),
+                SpliceIn(9),
+                SpliceIn(9),
+                Recv(9),
+                FarSend(1),
+                SpliceIn(9),
+            ],
+        ),
+        (
+            "before the mark, an end behind it looks as if it were here",
+            &[
+                FarSend(2),
+                FarUrgent,
+                FarSend(3),
+                FarShutdown,
+                Await(OVER),
+                SpliceIn(9),
+                SpliceIn(9),
+                Recv(9),
+                SpliceIn(9),
+            ],
+        ),
+        (
+            "before the mark, so does a reset",
+            &[FarUrgent, FarSend(3), FarReset, Await(ALL), SpliceIn(9), SpliceIn(9), Recv(9), Recv(9)],
+        ),
         ("both ended", &[Step::Shutdown, FarShutdown, Await(OVER), Recv(9), Send(1)]),
         ("an end after bytes", &[Send(5), Step::Shutdown, FarReadsOn, FarSend(2), Await(Ready::IN), Recv(9), Recv(9)]),
         ("a plain close", &[Send(5), Close, FarReadsOn]),

@@ -96,7 +96,7 @@ fn thousands_of_seeds() {
     });
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     let sum = |what: fn(&Summary) -> u64| all.iter().map(what).sum::<u64>();
-    let told: [(&str, u64); 14] = [
+    let told: [(&str, u64); 15] = [
         ("turns", sum(|s| s.turns)),
         ("events", sum(|s| s.events)),
         ("sessions whole both ways", sum(|s| s.whole)),
@@ -111,6 +111,7 @@ fn thousands_of_seeds() {
         ("panics", sum(|s| s.totals.panics)),
         ("bytes in", sum(|s| s.totals.bytes_in)),
         ("bytes out", sum(|s| s.totals.bytes_out)),
+        ("runs that spliced", sum(|s| u64::from(s.spliced > 0))),
     ];
     println!("{} seeds: {told:?}", all.len());
     if count >= SEEDS {

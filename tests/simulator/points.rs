@@ -2,9 +2,9 @@
 
 use crate::run;
 use crate::scenario::{Answers, Backend, Client, Listener, Panics, Pool, Scenario};
-use crate::script::{Act, Shape};
+use crate::script::{Act, EARLY, Shape};
 use crate::world::Summary;
-use l4lb::link::scripted::Whims;
+use l4lb::link::scripted::{Pipes, Whims};
 use std::net::SocketAddr;
 
 /// Bytes each side has to say.
@@ -43,11 +43,15 @@ fn both_ways(one: (Shape, Vec<Act>), other: (Shape, Vec<Act>), seed: u64) -> [Sc
     [talk(one.clone(), other.clone(), seed), talk(other, one, seed)]
 }
 
+/// Everything is tried copied and spliced.
 fn expect(why: &str, scenario: Scenario, holds: impl Fn(&Summary) -> bool) {
     let text = format!("{why}: {:?} {:?}", scenario.clients, scenario.pools);
-    match run(scenario) {
-        Ok(summary) => assert!(holds(&summary), "{text}\n{summary:?}"),
-        Err(error) => panic!("{text}\n{error}"),
+    for pipes in [Pipes::default(), EARLY] {
+        let whims = Whims { pipes, ..scenario.whims };
+        match run(Scenario { whims, ..scenario.clone() }) {
+            Ok(summary) => assert!(holds(&summary), "{text} {pipes:?}\n{summary:?}"),
+            Err(error) => panic!("{text} {pipes:?}\n{error}"),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happens in one run: made from a seed, or by hand.
 
-use crate::script::{Act, Shape};
+use crate::script::{Act, Shape, pipes};
 use l4lb::link::scripted::{Dice, Whims};
 use std::net::SocketAddr;
 
@@ -155,6 +155,7 @@ impl Scenario {
                 meanwhile: dice.pick(&[0, 10, 50]),
                 interrupted: dice.pick(&[0, 0, 0, 10]),
                 unwatched: dice.pick(&[0, 0, 0, 0, 0, 0, 0, 5]),
+                pipes: pipes(seed),
             },
             memory: dice.pick(&[256 << 20, 256 << 20, 256 << 20, 256 << 20, 256 << 20, 64 << 10]),
             max_connections: dice.pick(&[0, 0, 0, 0, 1, 3]),

@@ -2,7 +2,7 @@
 
 use crate::pattern::Pattern;
 use l4lb::base::time::Tick;
-use l4lb::link::scripted::{Dice, End, Socket, State};
+use l4lb::link::scripted::{Dice, End, Pipes, Socket, State};
 use std::collections::VecDeque;
 
 /// One act of a script. Reading goes on beside it.
@@ -50,6 +50,23 @@ pub(crate) struct Shape {
 impl Shape {
     pub(crate) fn socket(self, state: State) -> Socket {
         Socket::new(state, self.window, self.room)
+    }
+}
+
+/// Bulk from the second byte on, through pipes that are soon full.
+pub(crate) const EARLY: Pipes = Pipes { slots: 2, piece: 3, fails: 0, most: 1_024, from: 1, below: 1 };
+
+/// Pipes of any kind, and bulk that begins early: what is moved here is little.
+pub(crate) fn pipes(seed: u64) -> Pipes {
+    // With dice of its own, so that seeds from before there were pipes still mean the same.
+    let dice = &mut Dice::new(seed ^ 0x091_9e5);
+    Pipes {
+        slots: dice.pick(&[1, 2, 4, 16, 16, 64]),
+        piece: dice.pick(&[0, 0, 16, 200, 1_448]),
+        fails: dice.pick(&[0, 0, 0, 30, 100]),
+        most: dice.pick(&[1, 2, 1_024, 1_024]),
+        from: dice.pick(&[1, 10, 100, 1_000, 16 * 1024]),
+        below: dice.pick(&[1, 1, 50, 1_000]),
     }
 }
 

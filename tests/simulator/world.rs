@@ -51,6 +51,8 @@ pub(crate) struct Summary {
     pub(crate) whole: u64,
     /// Resets that were passed on with everything before them.
     pub(crate) passed_on: u64,
+    /// Bytes that went by a pipe.
+    pub(crate) spliced: u64,
 }
 
 /// How the answer to a connect was chosen; the peer is made when the world gets to it.
@@ -164,6 +166,7 @@ impl World {
             turns: self.turns,
             events: self.events,
             time: self.now.0,
+            spliced: spliced(&self.net),
             ..Summary::default()
         };
         checks::at_the_end(&self, summary)
@@ -446,6 +449,12 @@ impl World {
     pub(crate) fn current(&self) -> Arc<l4lb::shared::snapshot::Snapshot> {
         self.hub.current()
     }
+}
+
+/// Bytes that all sockets gave to pipes.
+pub(crate) fn spliced(net: &ScriptedNet) -> u64 {
+    let mut sockets = net.sockets();
+    (0..sockets.len()).map(|at| sockets.get(at).record().spliced).sum()
 }
 
 fn answer(

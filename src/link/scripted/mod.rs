@@ -6,12 +6,15 @@
 //!
 //! What is faithful: an error is told to one call and then forgotten, bytes that came before a reset stay readable, a
 //! read stops at the urgent mark, an edge comes with arrivals and with room that a write had missed, and an event
-//! carries what holds when it is taken, not when it was raised. `tests/simulator/kernel.rs` holds it against a kernel.
+//! carries what holds when it is taken, not when it was raised. A pipe counts pieces, not bytes, and a splice does not pass
+//! the urgent mark. `tests/simulator/kernel.rs` holds it against a kernel.
 
 mod dice;
+mod pipe;
 mod socket;
 
 use crate::base::ids::LinkId;
+use crate::base::pipes::{Pipe, Supply};
 use crate::base::time::Tick;
 use crate::link::{Net, Ready, Stream};
 use std::cell::{RefCell, RefMut};
@@ -20,6 +23,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 pub use dice::Dice;
+use pipe::Slots;
+pub use pipe::{PAGE, Pipes};
 pub use socket::{End, PANIC, Piece, Record, Socket, State};
 
 /// How unkind the kernel is, in cases of a hundred.
@@ -33,6 +38,8 @@ pub struct Whims {
     pub interrupted: usize,
     /// A stream cannot be watched.
     pub unwatched: usize,
+    /// What pipes are like.
+    pub pipes: Pipes,
 }
 
 /// What becomes of a connect: a socket, or an errno at once.
@@ -191,6 +198,20 @@ impl Net for ScriptedNet {
         socket.edge |= socket.readiness() != Ready::default();
         Ok(())
     }
+
+    fn pipes(&self) -> Supply {
+        let net = self.clone();
+        let Pipes { slots, from, below, most, .. } = net.sockets().whims.pipes;
+        let open = move || {
+            let mut sockets = net.sockets();
+            let fails = sockets.whims.pipes.fails;
+            match fails > 0 && sockets.dice.percent(fails) {
+                true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                false => Ok(Pipe::new(Slots::new(slots), slots * PAGE)),
+            }
+        };
+        Supply { open: Box::new(open), most, from, below }
+    }
 }
 
 /// One end of a scripted connection: ours. Dropping it closes it.
@@ -228,6 +249,40 @@ impl Stream for ScriptedStream {
             false => usize::MAX,
         };
         let result = sockets.get(self.number).send(bytes, most, now);
+        sockets.meanwhile();
+        result
+    }
+
+    fn splices(&self) -> bool {
+        true
+    }
+
+    fn splice_in(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let slots: &mut Slots = pipe.ends().expect("a pipe of this net");
+        let mut sockets = self.used();
+        sockets.interrupted()?;
+        sockets.meanwhile();
+        let (now, piece) = (sockets.now, sockets.whims.pipes.piece);
+        // Segments as they came in: some are whole, some are not.
+        let size = if piece == 0 { PAGE } else { sockets.dice.from_to(1, piece) };
+        let result = sockets.get(self.number).splice_in(slots, most, size, now);
+        sockets.meanwhile();
+        result
+    }
+
+    fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        let held = pipe.len();
+        let slots: &mut Slots = pipe.ends().expect("a pipe of this net");
+        assert_eq!(held, slots.len(), "what is in a pipe is counted wrongly");
+        let mut sockets = self.used();
+        sockets.interrupted()?;
+        sockets.meanwhile();
+        let (now, short) = (sockets.now, sockets.whims.short_writes);
+        let most = match short > 0 && sockets.dice.percent(short) {
+            true => sockets.dice.from_to(1, held.div_ceil(2)),
+            false => usize::MAX,
+        };
+        let result = sockets.get(self.number).splice_out(slots, most, now);
         sockets.meanwhile();
         result
     }

@@ -5,6 +5,8 @@ mod far;
 use crate::base::ids::LinkId;
 use crate::base::time::Tick;
 use crate::link::Ready;
+use crate::link::scripted::PAGE;
+use crate::link::scripted::pipe::Slots;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -49,15 +51,19 @@ pub enum End {
 pub struct Record {
     /// Bytes that came into its receive queue.
     pub arrived: u64,
-    /// Bytes that `recv` gave.
+    /// Bytes that `recv` and `splice_in` gave.
     pub taken: u64,
+    /// Those of `splice_in`, and how many calls of it found no place in the pipe.
+    pub spliced: u64,
+    /// See `spliced`.
+    pub jammed: u64,
     /// `recv` told of the end with 0 after a FIN.
     pub end_taken: bool,
-    /// Bytes that `send` took.
+    /// Bytes that `send` and `splice_out` took.
     pub sent: u64,
-    /// Calls of `recv` and `send`.
+    /// Calls of `recv`, `send`, `splice_in` and `splice_out`.
     pub calls: u64,
-    /// Calls of `recv` that found nothing, and of `send` that found no room.
+    /// Calls of `recv` and `splice_in` that found nothing, and of `send` and `splice_out` that found no room.
     pub empty: u64,
     /// See `empty`.
     pub full: u64,
@@ -67,7 +73,7 @@ pub struct Record {
     pub told: Ready,
     /// `failure` told of an error.
     pub failed: bool,
-    /// The last `recv` or `send` that moved a byte.
+    /// The last call that moved a byte.
     pub moved_at: Tick,
     /// It broke.
     pub died_at: Option<Tick>,
@@ -144,7 +150,7 @@ impl Socket {
         }
     }
 
-    /// Panics in the `call`-th call of `recv` or `send`, counted from 1.
+    /// Panics in the `call`-th of the [`Record::calls`], counted from 1.
     pub fn panic_at(&mut self, call: u64) {
         self.panic_at = Some(call);
     }
@@ -271,8 +277,14 @@ impl Socket {
             self.record.moved_at = now;
             return Ok(n);
         }
+        let nothing = self.nothing();
+        self.record.end_taken |= self.fin && nothing.is_ok();
+        nothing
+    }
+
+    /// What a call tells that finds nothing to read.
+    fn nothing(&mut self) -> io::Result<usize> {
         if self.fin {
-            self.record.end_taken = true;
             return Ok(0);
         }
         match self.error.take() {
@@ -283,6 +295,38 @@ impl Socket {
                 Err(ErrorKind::WouldBlock.into())
             }
         }
+    }
+
+    /// As tcp_splice_read() has it: it never passes the urgent mark, behind which everything looks like nothing. `size` is
+    /// that of the pieces.
+    pub(super) fn splice_in(&mut self, pipe: &mut Slots, most: usize, size: usize, now: Tick) -> io::Result<usize> {
+        self.call();
+        if pipe.free() == 0 {
+            self.record.jammed += 1;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = most.min(pipe.free() * PAGE).min(self.mark.unwrap_or(usize::MAX)).min(self.queue.len());
+        let mut left = n;
+        while left > 0 && pipe.free() > 0 {
+            let piece = size.min(left);
+            pipe.push(self.queue.drain(..piece).collect());
+            left -= piece;
+        }
+        let n = n - left;
+        if n == 0 {
+            return self.nothing();
+        }
+        self.mark = self.mark.map(|mark| mark - n);
+        self.record.taken += n as u64;
+        self.record.spliced += n as u64;
+        self.record.moved_at = now;
+        Ok(n)
+    }
+
+    pub(super) fn splice_out(&mut self, pipe: &mut Slots, most: usize, now: Tick) -> io::Result<usize> {
+        let n = self.send(&pipe.slices(), most, now)?;
+        pipe.consume(n);
+        Ok(n)
     }
 
     pub(super) fn send(&mut self, bytes: &[IoSlice<'_>], most: usize, now: Tick) -> io::Result<usize> {

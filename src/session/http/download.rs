@@ -3,7 +3,7 @@
 use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::time::Tick;
 use crate::link::{Link, Read, Stream};
-use crate::relay::{Flushed, Outbox};
+use crate::relay::{Bulk, Flushed, Outbox, Spliced};
 use crate::session::http::READ;
 use crate::session::http::exchange::Stop;
 use crate::session::http::upload::frame;
@@ -29,6 +29,7 @@ pub(super) struct Download {
     inbox: Chain,
     scan: HeadScan,
     state: State,
+    bulk: Bulk,
     interim: u8,
     /// Bytes came behind the end of the response, or its connection is not to be used again.
     spoilt: bool,
@@ -60,6 +61,7 @@ impl Default for Download {
             inbox: Chain::default(),
             scan: HeadScan::default(),
             state: State::Head,
+            bulk: Bulk::default(),
             interim: 0,
             spoilt: false,
             client_stays: false,
@@ -152,6 +154,18 @@ impl Download {
             if self.is_done() || *budget == 0 || !backend.readable() {
                 return Ok(progress);
             }
+            if self.bulk.is_on() {
+                match self.splice(outbox, client, backend, scratch, blocks, count) {
+                    Spliced::Bytes(n) => {
+                        progress = true;
+                        *budget = budget.saturating_sub(n);
+                        self.moved_at = Some(now);
+                        continue;
+                    }
+                    Spliced::Wait => return Ok(progress),
+                    Spliced::Read => {}
+                }
+            }
             let have = self.inbox.peek(&mut scratch[..READ]);
             let n = match backend.recv(&mut scratch[have..READ]) {
                 Read::Bytes(n) => n,
@@ -183,10 +197,49 @@ impl Download {
                 out.clear();
                 self.body(&scratch[..n], outbox, client, out, blocks)?;
             }
+            if let State::Body { body, direct: true, .. } = &self.state {
+                self.bulk.saw(body.run().min(n as u64), blocks);
+            }
             if self.has_begun() {
                 self.moved_at = Some(now);
             }
         }
+    }
+
+    /// Content that goes on as it came, past our memory. Never beyond its end; what is left of little is read.
+    fn splice<S: Stream>(
+        &mut self,
+        outbox: &mut Outbox,
+        client: &mut Link<S>,
+        backend: &mut Link<S>,
+        scratch: &mut [u8],
+        blocks: &mut Blocks,
+        count: &Cell,
+    ) -> Spliced {
+        let State::Body { body, direct: true, .. } = &mut self.state else { return Spliced::Read };
+        if body.run() < blocks.bulk_below() as u64 {
+            return Spliced::Read;
+        }
+        let spliced = self.bulk.splice(backend, client, body.run(), outbox, blocks);
+        let Spliced::Bytes(n) = spliced else { return spliced };
+        count.bytes_out.add(n as u64);
+        body.advance(n as u64);
+        if body.is_end() {
+            self.state = State::Done;
+            // A short read tells that nothing came behind the end, which whoever uses this connection again relies on.
+            // A splice does not.
+            if !self.spoilt {
+                match backend.recv(scratch) {
+                    Read::Empty => {}
+                    Read::Bytes(n) => {
+                        count.bytes_out.add(n as u64);
+                        self.spoilt = true;
+                    }
+                    Read::End | Read::Broken => self.spoilt = true,
+                }
+            }
+        }
+        spliced
     }
 
     /// The backend ended its side.
@@ -269,6 +322,9 @@ impl Download {
             }
             let body = BodyDecoder::new(response.body, 0, &HEAD);
             let direct = !chunked && response.body != Body::Chunked;
+            // Much is to come: no read need show it. Little that is left behind a large head is read.
+            self.bulk = Bulk::default();
+            self.bulk.saw(if direct { body.run().saturating_sub(behind.len() as u64) } else { 0 }, blocks);
             self.state = State::Body { body, chunked, direct };
             return match self.body(behind, outbox, client, out, blocks) {
                 Ok(()) => Ok(Taken::Used),

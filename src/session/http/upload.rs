@@ -3,7 +3,7 @@
 use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::time::Tick;
 use crate::link::{Link, Read, Stream};
-use crate::relay::{Flushed, Outbox};
+use crate::relay::{Bulk, Flushed, Outbox, Spliced};
 use crate::session::http::READ;
 use crate::session::http::exchange::{Failed, Stop};
 use crate::stats::Cell;
@@ -23,6 +23,7 @@ pub(super) struct Upload {
     /// The body has ended and is written to the outbox.
     ended: bool,
     outbox: Outbox,
+    bulk: Bulk,
     /// Bytes were written to the backend that is asked now.
     sent: bool,
     /// Content was read from the client.
@@ -39,6 +40,7 @@ impl Default for Upload {
             chunked: false,
             ended: false,
             outbox: Outbox::default(),
+            bulk: Bulk::default(),
             sent: false,
             consumed: false,
             moved_at: Tick(0),
@@ -51,6 +53,7 @@ impl Upload {
         self.body = BodyDecoder::new(body, max, &Limits::default());
         self.chunked = body == Body::Chunked;
         self.ended = self.body.is_end();
+        self.bulk = Bulk::default();
         self.moved_at = now;
         self.head.push(head, blocks).is_ok()
     }
@@ -168,6 +171,18 @@ impl Upload {
             if self.ended || *budget == 0 {
                 return Ok(progress);
             }
+            if self.bulk.is_on() && inbox.is_empty() && client.readable() {
+                match self.splice(client, backend, blocks, count) {
+                    Spliced::Bytes(n) => {
+                        progress = true;
+                        *budget = budget.saturating_sub(n);
+                        self.moved_at = now;
+                        continue;
+                    }
+                    Spliced::Wait => return Ok(progress),
+                    Spliced::Read => {}
+                }
+            }
             let n = if !inbox.is_empty() {
                 inbox.peek(&mut scratch[..READ])
             } else if client.readable() {
@@ -186,6 +201,7 @@ impl Upload {
             progress = true;
             self.moved_at = now;
             *budget = budget.saturating_sub(n);
+            self.bulk.saw(self.body.run().min(n as u64), blocks);
             let from_inbox = !inbox.is_empty();
             let used = self.encode_to(&scratch[..n], out, backend, blocks)?;
             if from_inbox {
@@ -194,6 +210,28 @@ impl Upload {
                 return Err(Stop::Client);
             }
         }
+    }
+
+    /// Content that goes on as it came, past our memory. The last of it is always read, with what may stand behind it: a
+    /// short read tells that there is nothing, and a splice does not.
+    fn splice<S: Stream>(
+        &mut self,
+        client: &mut Link<S>,
+        backend: &mut Link<S>,
+        blocks: &mut Blocks,
+        count: &Cell,
+    ) -> Spliced {
+        let least = blocks.bulk_below() as u64;
+        if self.chunked || self.body.run() < 2 * least {
+            return Spliced::Read;
+        }
+        let spliced = self.bulk.splice(client, backend, self.body.run() - least, &mut self.outbox, blocks);
+        if let Spliced::Bytes(n) = spliced {
+            self.consumed = true;
+            count.bytes_in.add(n as u64);
+            self.body.advance(n as u64);
+        }
+        spliced
     }
 
     /// Sends the content of `bytes`; says how many of them belonged to this body.

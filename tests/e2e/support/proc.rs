@@ -11,6 +11,12 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count()
 }
 
+/// How many of its descriptors are ends of pipes.
+pub fn pipes(pid: u32) -> usize {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").flatten();
+    all.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"))).count()
+}
+
 /// How many descriptors the process has open once its start is over: threads may still open some of their own
 /// just after the first address was told.
 pub fn settled_descriptors(pid: u32) -> usize {

@@ -4,15 +4,20 @@ use super::client::{Caller, Seen};
 use super::plan::{Act, Answer, Body, Ending, Meets, Then};
 use super::render::BAD_HEADS;
 use super::world::{Summary, World};
-use l4lb::base::blocks::CHAIN;
-use l4lb::link::scripted::{End, Record};
+use l4lb::base::blocks::{BLOCK, CHAIN};
+use l4lb::link::scripted::{End, PAGE, Record};
 
 /// Blocks a session may hold: what was read of each side, what waits for each, and a head for a second try.
 const MOST_BLOCKS: usize = 4 * CHAIN + 2;
 
 /// Memory, limits, and calls that find nothing.
 pub(crate) fn after_turn(world: &World) -> Result<(), String> {
-    if world.core.blocks() > world.core.sessions() * MOST_BLOCKS {
+    let pipes = world.scenario.whims.pipes;
+    let most = MOST_BLOCKS + 2 * (pipes.slots * PAGE).div_ceil(BLOCK);
+    if world.core.pipes() > pipes.most {
+        return Err(format!("{} pipes, and there may be {}", world.core.pipes(), pipes.most));
+    }
+    if world.core.blocks() > world.core.sessions() * most {
         return Err(format!("{} blocks for {} sessions", world.core.blocks(), world.core.sessions()));
     }
     let current = world.current();

@@ -83,7 +83,7 @@ fn thousands_of_http_seeds() {
     });
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     let sum = |what: fn(&Summary) -> u64| all.iter().map(what).sum::<u64>();
-    let told: [(&str, u64); 17] = [
+    let told: [(&str, u64); 18] = [
         ("turns", sum(|s| s.turns)),
         ("events", sum(|s| s.events)),
         ("clients", sum(|s| s.totals.accepted)),
@@ -101,6 +101,7 @@ fn thousands_of_http_seeds() {
         ("retried", sum(|s| s.totals.retried)),
         ("shed", sum(|s| s.totals.shed)),
         ("panics", sum(|s| s.totals.panics)),
+        ("runs that spliced", sum(|s| u64::from(s.spliced > 0))),
     ];
     let blocks = all.iter().map(|s| s.blocks).max();
     println!("{} seeds, at most {blocks:?} blocks a session: {told:?}", all.len());

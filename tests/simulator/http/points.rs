@@ -7,8 +7,8 @@ use super::plan::{
 use super::render::{self, BAD_CHUNKS, BAD_HEADS, BAD_RESPONSES};
 use super::run;
 use super::world::Summary;
-use crate::script::Shape;
-use l4lb::link::scripted::Whims;
+use crate::script::{EARLY, Shape};
+use l4lb::link::scripted::{Pipes, Whims};
 
 /// Room enough for everything.
 const WIDE: Shape = Shape { window: 100_000, room: 100_000, grain: 100_000 };
@@ -75,11 +75,15 @@ fn with_and_without_used(asks: Vec<Ask>) -> [(Scenario, usize); 2] {
     [(talk(asks.clone(), 0), 0), (talk(warm.into_iter().chain(asks).collect(), 8), 2)]
 }
 
+/// Everything is tried copied and spliced.
 fn expect(why: &str, scenario: Scenario, holds: impl Fn(&Summary) -> bool) {
     let text = format!("{why}: {:?}", scenario.clients);
-    match run(scenario) {
-        Ok(summary) => assert!(holds(&summary), "{text}\n{summary:?}"),
-        Err(error) => panic!("{text}\n{error}"),
+    for pipes in [Pipes::default(), EARLY] {
+        let whims = Whims { pipes, ..scenario.whims };
+        match run(Scenario { whims, ..scenario.clone() }) {
+            Ok(summary) => assert!(holds(&summary), "{text} {pipes:?}\n{summary:?}"),
+            Err(error) => panic!("{text} {pipes:?}\n{error}"),
+        }
     }
 }
 

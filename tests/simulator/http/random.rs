@@ -4,7 +4,7 @@ use super::plan::{
     Act, Answer, Ask, Backend, Body, Client, Ending, Ends, Listener, Meets, Pool, Scenario, Then, When, Wrong,
 };
 use super::render::{BAD_CHUNKS, BAD_HEADS, BAD_RESPONSES};
-use crate::script::Shape;
+use crate::script::{Shape, pipes};
 use l4lb::link::scripted::{Dice, Whims};
 
 /// Who may do something wrong.
@@ -68,6 +68,7 @@ impl Scenario {
                 meanwhile: dice.pick(&[0, 10, 50]),
                 interrupted: dice.pick(&[0, 0, 0, 10]),
                 unwatched: if kind.backends { 0 } else { dice.pick(&[0, 0, 0, 5]) },
+                pipes: pipes(seed),
             },
             memory: if dice.percent(7) { 64 << 10 } else { 256 << 20 },
             batch: dice.pick(&[1, 2, 5, 1024, 1024]),

@@ -6,6 +6,7 @@ use super::client::Caller;
 use super::ledger::Ledger;
 use super::plan::{Meets, Scenario};
 use crate::script::Shape;
+use crate::world::spliced;
 use l4lb::base::ids::{LinkId, ListenerId, WorkerId};
 use l4lb::base::time::Tick;
 use l4lb::config;
@@ -52,6 +53,8 @@ pub(crate) struct Summary {
     /// The last error of its own, and the most blocks a session had.
     pub(crate) last_own: u16,
     pub(crate) blocks: u64,
+    /// Bytes that went by a pipe.
+    pub(crate) spliced: u64,
 }
 
 pub(crate) struct World {
@@ -167,6 +170,7 @@ impl World {
             reused: self.ledger.reused,
             repeated: self.ledger.repeated,
             blocks: self.most_blocks as u64,
+            spliced: spliced(&self.net),
             ..Summary::default()
         };
         checks::at_the_end(&self, summary)
