@@ -418,6 +418,21 @@ fn after_so_many_requests_the_next_one_begins_anew_and_late_replies_pass() {
 }
 
 #[test]
+fn datagrams_of_a_train_that_was_refused_count_once() {
+    let mut house = House::plain(2, rules(1, 5, false));
+    house.ask(1, &[b"q"]);
+    house.net.ends().get(2).no_trains = Some(libc::EIO);
+    house.ask(1, &[b"aa", b"bb", b"cc"]);
+    house.reply(2, backend(1), b"rrr", 1);
+    assert_eq!(house.flows.len(), 1, "one of four is not answered yet");
+    house.ask(1, &[b"d"]);
+    assert_eq!(house.opened(), 1, "the fifth");
+    house.ask(1, &[b"e"]);
+    assert_eq!(house.opened(), 2, "the sixth");
+    house.check_counts();
+}
+
+#[test]
 fn one_request_a_session_goes_by_one_socket_to_each_backend_in_turn() {
     let mut house = House::plain(3, rules(0, 1, false));
     house.ask(1, &[b"aa", b"bb", b"cc", b"dd"]);
@@ -613,6 +628,13 @@ fn draining_begins_nothing_and_ends_what_falls_silent() {
     assert_eq!(house.flows.len(), 1, "one goes on, the other was silent");
     house.wait(1_002);
     house.check_all_back();
+    let mut house = House::plain(1, Udp::default());
+    house.ask(1, &[b"a"]);
+    house.flows.drain(house.now);
+    house.wait(1_000);
+    assert_eq!(house.flows.len(), 1, "not early");
+    house.wait(1);
+    assert_eq!(house.flows.len(), 0, "and not late, though its entry in the wheel lay further ahead");
     let mut house = House::plain(1, Udp::default());
     house.ask(1, &[b"a"]);
     assert_eq!(house.flows.cut_all(), 1);
