@@ -19,7 +19,7 @@ fn the_end_of_the_program_is_told_by_its_code() {
         ("an option that does not exist", &["--listen", "1"], 2, "--listen"),
         ("the administration is not due", &["ctl", "stats"], 2, "ctl"),
         ("no file to check", &["check"], 2, "--config"),
-        ("no room for the next port", &["demo", "--port", "65535"], 2, "65534"),
+        ("no room for the next two ports", &["demo", "--port", "65534"], 2, "65533"),
         ("run: no such file", &["-c", "tests/none.toml"], 1, "tests/none.toml"),
         ("check: no such file", &["check", "-c", "tests/none.toml"], 1, "tests/none.toml"),
         ("run: a broken file", &["-c", "tests/broken/loops.toml"], 1, "tests/broken/loops.toml:28:11: pool.api"),
@@ -344,7 +344,7 @@ fn every_command_that_the_demo_prints_works() {
         text += &(demo.line() + "\n");
     }
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("    ")).collect();
-    assert!(commands.len() >= 5, "{text}");
+    assert!(commands.len() >= 8, "{text}");
     let mut balanced = 0;
     for command in commands {
         let (code, out, err) = shell(command);
@@ -357,7 +357,7 @@ fn every_command_that_the_demo_prints_works() {
             assert_eq!(names, ["backend1", "backend2", "backend3"], "{command}: {out}");
         }
     }
-    assert_eq!(balanced, 2, "one loop for HTTP and one for TCP: {text}");
+    assert_eq!(balanced, 3, "one loop each for HTTP, TCP and UDP: {text}");
     assert_eq!(demo.end("INT"), 0);
 }
 

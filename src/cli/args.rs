@@ -82,8 +82,8 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Start backends and a balancer over them, and print commands to try
     ///
-    /// Three HTTP and three TCP backends run inside this process on loopback ports that the system chooses. The
-    /// balancer listens on 127.0.0.1: on PORT for the HTTP backends and on PORT+1 for the TCP ones.
+    /// Three backends each for HTTP, TCP and UDP run inside this process on loopback ports that the system chooses. The
+    /// balancer listens on 127.0.0.1: on PORT for the HTTP backends, on PORT+1 for TCP and on PORT+2 for UDP.
     Demo(DemoArgs),
     /// Run the example backend
     ///
@@ -108,8 +108,8 @@ pub(super) struct CheckArgs {
 /// `l4lb demo`.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Listen on this port for HTTP and on the next one for TCP; 0 lets the system choose both
-    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(0..=65534))]
+    /// Listen on this port for HTTP and on the next two for TCP and UDP; 0 lets the system choose all
+    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(0..=65533))]
     pub(super) port: u16,
     /// End after this time, such as 10s or 2m [default: run until Ctrl-C]
     #[arg(long, value_name = "TIME", value_parser = read_duration)]
@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn values_are_in_range_once_parsed() {
         let cases: &[(&str, &[&str], bool)] = &[
-            ("a demo needs the next port too", &["demo", "--port", "65535"], false),
-            ("the last pair of ports", &["demo", "--port", "65534"], true),
+            ("a demo needs the next two ports", &["demo", "--port", "65534"], false),
+            ("the last three ports", &["demo", "--port", "65533"], true),
             ("a time needs its unit", &["demo", "--duration", "10"], false),
             ("a month is no minute", &["demo", "--duration", "10M"], false),
             ("a time with its unit", &["demo", "--duration", "10s"], true),

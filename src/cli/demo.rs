@@ -9,22 +9,22 @@ use super::args::DemoArgs;
 use super::backend::{Faults, Server, Settings, Speaks};
 use crate::app::{self, Bound, Options, Stop, ToldBy};
 use crate::base::exit::Exit;
-use crate::config::{Address, Backend, Config, Global, Listener, Pool, Protocol};
+use crate::config::{Address, Backend, Config, Global, HealthCheck, Listener, Pool, Protocol};
 
 const HOST: &str = "127.0.0.1";
 const BACKENDS: usize = 3;
 const HTTP: &str = "http";
 const TCP: &str = "tcp";
+const UDP: &str = "udp";
 
 /// Runs the demonstration until a signal, or until its time is over.
 pub(super) fn run(args: &DemoArgs) -> Exit {
-    let pools = match [(HTTP, Speaks::Http), (TCP, Speaks::Tcp)].map(|(name, speaks)| pool(name, speaks)) {
-        [Ok(http), Ok(tcp)] => vec![http, tcp],
-        [Err(error), _] | [_, Err(error)] => {
-            return super::cannot_bind(format_args!("a port of {HOST}"), &error);
-        }
+    let pools = [(HTTP, Speaks::Http), (TCP, Speaks::Tcp), (UDP, Speaks::Udp)];
+    let pools = match pools.into_iter().map(|(name, speaks)| pool(name, speaks)).collect() {
+        Ok(pools) => pools,
+        Err(error) => return super::cannot_bind(format_args!("a port of {HOST}"), &error),
     };
-    let tcp_port = if args.port == 0 { 0 } else { args.port + 1 };
+    let port = |after: u16| if args.port == 0 { 0 } else { args.port + after };
     let config = Config {
         // The drain is short: nobody should wait half a minute for a connection left open in another terminal.
         global: Global {
@@ -32,7 +32,11 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
             shutdown_timeout: Duration::from_secs(1),
             ..Global::default()
         },
-        listeners: vec![listener(HTTP, Protocol::Http, args.port, 0), listener(TCP, Protocol::Tcp, tcp_port, 1)],
+        listeners: vec![
+            listener(HTTP, Protocol::Http, port(0), 0),
+            listener(TCP, Protocol::Tcp, port(1), 1),
+            listener(UDP, Protocol::Udp, port(2), 2),
+        ],
         pools,
     };
     let (stop, duration) = (Stop::new(), args.duration);
@@ -57,6 +61,9 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
 /// Three backends, bound and serving.
 fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
     let mut pool = Pool::new(name);
+    if speaks == Speaks::Udp {
+        pool.health_check = HealthCheck::None;
+    }
     for number in 1..=BACKENDS {
         let id = format!("backend{number}");
         let server = Server::bind(speaks, HOST, 0)?;
@@ -91,11 +98,13 @@ fn curl(variable: impl Fn(&str) -> Option<String>) -> String {
 /// The text on standard output. Every line that begins with four spaces is a command for bash.
 fn instructions(bound: &[Bound], backends: &[String], curl: &str, duration: Option<Duration>) -> String {
     let at = |name: &str| bound.iter().find(|it| it.listener == name).map(|it| it.address);
-    let (Some(http), Some(tcp)) = (at(HTTP), at(TCP)) else {
+    let (Some(http), Some(tcp), Some(udp)) = (at(HTTP), at(TCP), at(UDP)) else {
         return String::new();
     };
-    let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
-    let ask = |word: &str| format!("bash -c '{{ echo {word} >&3; head -1 <&3; }} 3<>/dev/tcp/{tcp_host}/{tcp_port}'");
+    let ask = |by: &str, at: SocketAddr| {
+        let (host, port) = (at.ip(), at.port());
+        format!("bash -c '{{ echo hello >&3; timeout 5 head -1 <&3; }} 3<>/dev/{by}/{host}/{port}'")
+    };
     let end = match duration {
         None => "Ctrl-C ends it.".to_owned(),
         Some(duration) => format!("It ends in {}, or with Ctrl-C.", humantime::format_duration(duration)),
@@ -105,22 +114,27 @@ fn instructions(bound: &[Bound], backends: &[String], curl: &str, duration: Opti
 l4lb is running, with three backends behind each port.
   HTTP  http://{http}  over {http_backends}
   TCP   {tcp}  over {tcp_backends}
+  UDP   {udp}  over {udp_backends}
 
-Each HTTP request, and each TCP connection, goes to the next backend, which tells its name. Try, in another terminal:
+Each HTTP request, each TCP connection and each UDP session (what comes from one port of a client) goes to the next
+backend, which tells its name. Try, in another terminal:
 
     {curl} http://{http}/
     for i in 1 2 3; do {curl} http://{http}/; done
     {curl} -d 'some data' http://{http}/any/path
     {curl} http://{http}/health
-    {once}
-    for i in 1 2 3; do {each}; done
+    {tcp_once}
+    for i in 1 2 3; do {tcp_once}; done
+    {udp_once}
+    for i in 1 2 3; do {udp_once}; done
 
 {end}
 ",
         http_backends = backends.first().map_or("", String::as_str),
         tcp_backends = backends.get(1).map_or("", String::as_str),
-        once = ask("hello"),
-        each = ask("hello"),
+        udp_backends = backends.get(2).map_or("", String::as_str),
+        tcp_once = ask(TCP, tcp),
+        udp_once = ask(UDP, udp),
     )
 }
 
