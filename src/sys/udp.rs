@@ -156,6 +156,33 @@ impl Headers {
         Ok(filled)
     }
 
+    /// Takes what the kernel has noted of one datagram that did not arrive, where [`report_errors`] was called: to whom it
+    /// was sent, and the errno (ip(7), `IP_RECVERR`). `None` when nothing is noted.
+    ///
+    /// # Panics
+    /// When there is no header.
+    pub fn take_error(&mut self, socket: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
+        // What the datagram said is of no use: a byte of it is taken.
+        let mut byte = [0u8; 1];
+        self.parts[0] = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        let header = &mut self.messages[0].msg_hdr;
+        (header.msg_iov, header.msg_iovlen) = (self.parts.as_mut_ptr(), 1);
+        (header.msg_name, header.msg_namelen) = (self.names[0].as_mut_ptr().cast(), NAME as libc::socklen_t);
+        (header.msg_control, header.msg_controllen) = (self.controls[0].0.as_mut_ptr().cast(), CONTROL as _);
+        header.msg_flags = 0;
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        // SAFETY: the descriptor stays open for the call, since it is borrowed; the header points at one part, a name and a
+        // control buffer that are owned here, of the sizes given with them, and that outlive the call.
+        let taken = unsafe { libc::recvmsg(socket.as_raw_fd(), header, flags) };
+        if taken < 0 {
+            return None;
+        }
+        let control = &self.controls[0].0[..length(header.msg_controllen).min(CONTROL)];
+        // The first message is the error, which begins with its errno (`sock_extended_err`).
+        let errno = array(control, CMSG_HEADER).map(i32::from_ne_bytes)?;
+        Some((address(&self.names[0])?, errno))
+    }
+
     /// Sends `messages` in order, whose parts are `parts` of `bytes`; returns how many were taken, at least one. An error
     /// is that of the first; an error of a later one is told by the call that begins with it.
     ///
@@ -210,6 +237,18 @@ impl Headers {
 /// What setsockopt(2) says; kernels before 5.0 know no trains.
 pub fn receive_trains(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Lets a socket that is not connected tell of datagrams that did not arrive (`IP_RECVERR`, ip(7)): the next call is told
+/// an error, and [`Headers::take_error`] which ones they were.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn report_errors(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    match v6 {
+        true => set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
+        false => set_int(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+    }
 }
 
 /// Lets a socket tell of each datagram where it was sent to (`IP_PKTINFO`, ip(7); `IPV6_RECVPKTINFO`, ipv6(7)).
@@ -423,6 +462,21 @@ mod tests {
         let mut told = [Received::default(); 2];
         let filled = Headers::new(2, 2).recv(far.as_fd(), &mut [0; 128], (64, 64), false, &mut told).unwrap();
         assert_eq!((filled, told[0].len, told[0].truncated, told[0].from), (1, 64, true, None));
+    }
+
+    #[test]
+    fn who_refused_is_told_of_a_socket_that_is_not_connected() {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let (near, far) = (UdpSocket::bind(bind).unwrap(), UdpSocket::bind(bind).unwrap());
+            let there = far.local_addr().unwrap();
+            report_errors(near.as_fd(), there.is_ipv6()).unwrap();
+            drop(far);
+            let mut headers = Headers::new(1, 1);
+            assert_eq!(headers.take_error(near.as_fd()), None);
+            near.send_to(b"some words", there).unwrap();
+            assert_eq!(headers.take_error(near.as_fd()), Some((there, libc::ECONNREFUSED)), "{bind}");
+            assert_eq!(headers.take_error(near.as_fd()), None, "{bind}");
+        }
     }
 
     #[test]

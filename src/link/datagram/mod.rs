@@ -41,6 +41,9 @@ pub trait Socket {
     /// As sendmmsg(2): that of the first message, which has not gone out. `EINVAL`, `EIO` or `EMSGSIZE` for a train may
     /// mean that there is no way for trains there.
     fn send_batch(&mut self, bytes: &Slots, batch: &mut Batch, which: Range<usize>) -> io::Result<usize>;
+    /// Of a socket that is connected to nobody: to whom a datagram was sent that did not arrive, and the errno that says
+    /// why. To be asked until there is none, when another call was told an error.
+    fn take_failure(&mut self) -> Option<(SocketAddr, i32)>;
 }
 
 /// Where sockets towards backends come from, and who tells of their readiness.

@@ -2,7 +2,7 @@
 
 use crate::base::ids::FlowId;
 use crate::link::datagram::{Batch, Net, Slots, Socket};
-use crate::sys::udp::{receive_trains, report_destination};
+use crate::sys::udp::{Headers, receive_trains, report_destination, report_errors};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Type};
@@ -22,6 +22,8 @@ pub struct MioSocket {
     socket: UdpSocket,
     /// Whoever sends to it is to be told: it is not connected.
     names: bool,
+    /// For asking to whom a datagram did not arrive.
+    errors: Option<Box<Headers>>,
 }
 
 impl MioSocket {
@@ -37,7 +39,7 @@ impl MioSocket {
         }
         // A kernel that knows no trains gives datagrams one by one.
         let _ = receive_trains(socket.as_fd());
-        Ok(MioSocket { socket, names: true })
+        Ok(MioSocket { socket, names: true, errors: None })
     }
 
     /// The socket.
@@ -58,6 +60,10 @@ impl Socket for MioSocket {
     fn send_batch(&mut self, bytes: &Slots, batch: &mut Batch, which: Range<usize>) -> io::Result<usize> {
         batch.send(self.socket.as_fd(), bytes, which)
     }
+
+    fn take_failure(&mut self) -> Option<(SocketAddr, i32)> {
+        self.errors.as_mut()?.take_error(self.socket.as_fd())
+    }
 }
 
 impl Net for MioDatagrams {
@@ -77,8 +83,10 @@ impl Net for MioDatagrams {
                 SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
             };
             socket.bind(&any.into())?;
+            report_errors(socket.as_fd(), like.is_ipv6())?;
         }
-        Ok(MioSocket { socket: UdpSocket::from_std(socket.into()), names: !connected })
+        let errors = (!connected).then(|| Box::new(Headers::new(1, 1)));
+        Ok(MioSocket { socket: UdpSocket::from_std(socket.into()), names: !connected, errors })
     }
 
     fn watch(&mut self, socket: &mut MioSocket, flow: FlowId) -> io::Result<()> {

@@ -65,6 +65,8 @@ pub struct End {
     pub incoming: VecDeque<Incoming>,
     /// An errno that the next call is told.
     pub pending: Option<i32>,
+    /// Datagrams that did not arrive, on a socket that is connected to nobody.
+    pub failures: VecDeque<(SocketAddr, i32)>,
     /// What it has sent.
     pub sent: Vec<Sent>,
     /// Calls that received, and calls that sent.
@@ -144,6 +146,12 @@ impl Ends {
         let end = &mut self.all[number];
         end.pending = Some(errno);
         end.edge = true;
+    }
+
+    /// A datagram of a socket that is connected to nobody did not arrive.
+    pub fn fail_to(&mut self, number: usize, to: SocketAddr, errno: i32) {
+        self.all[number].failures.push_back((to, errno));
+        self.fail(number, errno);
     }
 
     /// What epoll_wait(2) would give, in any order.
@@ -303,6 +311,10 @@ impl Socket for ScriptedSocket {
             }
         }
         Ok(taken)
+    }
+
+    fn take_failure(&mut self) -> Option<(SocketAddr, i32)> {
+        self.net.ends().get(self.number).failures.pop_front()
     }
 }
 

@@ -89,6 +89,7 @@ impl<N: Net> Flows<N> {
                     // Replies may wait behind it.
                     if is_refusal(&error) {
                         self.refused(id, &error, pool, cx);
+                        self.refused_by_some(id, pool, cx);
                     }
                     errors += 1;
                     if errors == ERRORS {

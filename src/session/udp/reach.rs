@@ -2,7 +2,7 @@
 
 use crate::base::ids::{BackendSlot, FlowId};
 use crate::base::time::Tick;
-use crate::link::datagram::Net;
+use crate::link::datagram::{Net, Socket};
 use crate::link::is_local;
 use crate::session::udp::flow::{Connected, Flow, Key, Next, Scattered, Upstream};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
@@ -168,6 +168,25 @@ impl<N: Net> Flows<N> {
             }
         }
         Err(last)
+    }
+
+    /// Datagrams of a flow that sends to all backends were refused by some: takes note of which.
+    pub(super) fn refused_by_some(&mut self, id: FlowId, pool: &Pool, cx: Context<'_>) {
+        let Some(Flow { upstream: Upstream::Each(each), .. }) = self.flows.get_mut(id) else { return };
+        for socket in each.v4.iter_mut().chain(&mut each.v6) {
+            while let Some((to, errno)) = socket.take_failure() {
+                let error = io::Error::from_raw_os_error(errno);
+                let Some(state) = each.known.get(&(to.ip(), to.port())).filter(|_| is_refusal(&error)) else {
+                    continue;
+                };
+                let backend = pool.backends.iter().find(|backend| backend.state.slot == state.slot);
+                if let Some(backend) = backend.filter(|backend| backend.addresses.len() > 1) {
+                    let at = backend.addresses.iter().position(|address| *address == to).unwrap_or(0);
+                    self.preferred.insert(state.slot, (at + 1) % backend.addresses.len());
+                }
+                note_failure(pool, state, &error, cx);
+            }
+        }
     }
 
     /// The backend of a flow has refused a datagram: where the next one goes is settled when there is one.

@@ -452,6 +452,25 @@ fn one_request_a_session_goes_by_one_socket_to_each_backend_in_turn() {
 }
 
 #[test]
+fn one_request_a_session_leaves_out_who_refused() {
+    let mut house = House::plain(2, rules(0, 1, false));
+    house.ask(1, &[b"a", b"b"]);
+    house.net.ends().fail_to(2, backend(1), libc::ECONNREFUSED);
+    house.settle();
+    assert!(house.snapshot.pools[0].backends[0].state.is_aside(house.now), "told to a read");
+    house.ask(1, &[b"c"]);
+    assert_eq!(house.sent(2)[2], one(backend(2), "c"));
+    let end = house.net.ends().get(2).sent.len();
+    house.net.ends().get(2).failures.push_back((client(9), libc::ECONNREFUSED));
+    house.net.ends().get(2).pending = Some(libc::ECONNREFUSED);
+    house.ask(1, &[b"d"]);
+    assert_eq!(house.sent(2)[end..], [one(backend(2), "d")], "told to a send, which is made again");
+    assert!(!house.snapshot.pools[0].backends[1].state.is_aside(house.now), "of somebody else");
+    assert_eq!(house.totals().udp_refused, 0);
+    house.check_counts();
+}
+
+#[test]
 fn a_refused_datagram_is_sent_again_once() {
     let rows = [
         ("another backend takes it", 2, false, vec![(3, "b")], 0),

@@ -320,8 +320,13 @@ impl<N: Net> Flows<N> {
             })?;
             let backend = &pool.backends[picked.place];
             let mut last = io::Error::from_raw_os_error(libc::EHOSTUNREACH);
-            for address in &*backend.addresses {
-                match self.send_to(id, part, *address) {
+            let from = self.preferred.get(&backend.state.slot).copied().unwrap_or(0);
+            let mut again = true;
+            let mut step = 0;
+            while step < backend.addresses.len() {
+                let address = backend.addresses[(from + step) % backend.addresses.len()];
+                step += 1;
+                match self.send_to(id, part, address) {
                     Ok(()) => {
                         if let Some(flow) = self.flows.get_mut(id)
                             && let Upstream::Each(each) = &mut flow.upstream
@@ -332,7 +337,17 @@ impl<N: Net> Flows<N> {
                         return Ok(());
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Dropped::WouldBlock),
-                    Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => return Err(Dropped::TooBig),
+                    Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                        // That is noted beside the refusals, and takes room there.
+                        self.refused_by_some(id, pool, cx);
+                        return Err(Dropped::TooBig);
+                    }
+                    // Most likely the news of an earlier one, to whichever backend: this one has not gone out.
+                    Err(error) if is_refusal(&error) && std::mem::take(&mut again) => {
+                        self.refused_by_some(id, pool, cx);
+                        step -= 1;
+                        last = error;
+                    }
                     Err(error) if is_refusal(&error) && !is_local(&error) => last = error,
                     Err(error) => {
                         shortage(listener, &error, cx);
