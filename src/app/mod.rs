@@ -15,6 +15,7 @@ use crate::control::{Control, Plan};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::{self, Target};
+use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
 use crate::shared::snapshot::Snapshot;
@@ -22,7 +23,6 @@ use crate::stats::Stats;
 use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
-use mio::net::TcpStream;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
@@ -154,7 +154,7 @@ fn serve(config: Config, options: Options) -> Exit {
 
 /// Everything that runs.
 struct Running {
-    posts: Vec<WorkerPost<TcpStream>>,
+    posts: Vec<WorkerPost<PlainStream>>,
     /// Told by each worker as its last act; a worker that ends untold is a bug.
     ended: Receiver<WorkerId>,
     workers: Vec<JoinHandle<Option<Held>>>,
@@ -254,7 +254,7 @@ impl Running {
         exit
     }
 
-    fn order_all(&self, mail: impl Fn() -> WorkerMail<TcpStream>) {
+    fn order_all(&self, mail: impl Fn() -> WorkerMail<PlainStream>) {
         for (at, post) in self.posts.iter().enumerate() {
             if !post.order(mail()) {
                 log::error!("worker {at} takes no orders");

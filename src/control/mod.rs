@@ -8,11 +8,11 @@ mod plan;
 pub use plan::Plan;
 
 use crate::base::time::{Clock, Tick};
+use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerPost};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use mio::net::TcpStream;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const STALL: u64 = 1_000;
 pub struct Control {
     plan: Plan,
     hub: Arc<Hub>,
-    posts: Vec<WorkerPost<TcpStream>>,
+    posts: Vec<WorkerPost<PlainStream>>,
     clock: Clock,
     mailbox: Receiver<ControlMail>,
     /// What was in force, with the generation that must be seen by all before it is freed.
@@ -42,7 +42,7 @@ impl Control {
     pub fn new(
         plan: Plan,
         hub: Arc<Hub>,
-        posts: Vec<WorkerPost<TcpStream>>,
+        posts: Vec<WorkerPost<PlainStream>>,
         clock: Clock,
         mailbox: Receiver<ControlMail>,
     ) -> Control {

@@ -8,9 +8,11 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Once, for both ways, edge-triggered; priority so that urgent data is noticed.
@@ -25,9 +27,9 @@ pub struct MioNet {
 }
 
 impl Net for MioNet {
-    type Stream = TcpStream;
+    type Stream = PlainStream;
 
-    fn dial(&mut self, to: SocketAddr, speaks_first: bool) -> io::Result<TcpStream> {
+    fn dial(&mut self, to: SocketAddr, speaks_first: bool) -> io::Result<PlainStream> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
         if speaks_first {
@@ -37,12 +39,12 @@ impl Net for MioNet {
         }
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(TcpStream::from_std(socket.into())),
+            _ => Ok(TcpStream::from_std(socket.into()).into()),
         }
     }
 
-    fn watch(&mut self, stream: &mut TcpStream, link: LinkId) -> io::Result<()> {
-        self.registry.register(stream, Token(link.token()), WATCHED)
+    fn watch(&mut self, stream: &mut PlainStream, link: LinkId) -> io::Result<()> {
+        self.registry.register(&mut **stream, Token(link.token()), WATCHED)
     }
 
     fn pipes(&self) -> Supply {
@@ -50,7 +52,60 @@ impl Net for MioNet {
     }
 }
 
-impl Stream for TcpStream {
+/// A connection of TCP. Dropped, it stays open until [`close_dropped`] closes it together with others.
+#[derive(Debug)]
+pub struct PlainStream(
+    /// `None` only while it is dropped.
+    Option<TcpStream>,
+);
+
+thread_local! {
+    /// What was dropped on this thread and is still open.
+    static DROPPED: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Closes what was dropped on this thread since it was last called. A worker calls it once a turn: of connections that end
+/// in one turn many descriptors follow each other, and those are closed by one call (close_range(2)).
+pub fn close_dropped() {
+    DROPPED.with_borrow_mut(sys::close_all);
+}
+
+impl From<TcpStream> for PlainStream {
+    fn from(stream: TcpStream) -> PlainStream {
+        PlainStream(Some(stream))
+    }
+}
+
+impl Deref for PlainStream {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        match &self.0 {
+            Some(stream) => stream,
+            None => unreachable!("it is dropped"),
+        }
+    }
+}
+
+impl DerefMut for PlainStream {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        match &mut self.0 {
+            Some(stream) => stream,
+            None => unreachable!("it is dropped"),
+        }
+    }
+}
+
+impl Drop for PlainStream {
+    fn drop(&mut self) {
+        let Some(stream) = self.0.take() else { return };
+        let fd = OwnedFd::from(std::net::TcpStream::from(stream));
+        // A thread that is ending has no list any more: then it is closed at once.
+        let _ = DROPPED.try_with(|dropped| dropped.borrow_mut().push(fd));
+    }
+}
+
+impl Stream for PlainStream {
     fn recv(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.read(into)
     }
@@ -68,11 +123,11 @@ impl Stream for TcpStream {
     }
 
     fn splice_in(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        kernel::fill(pipe, &*self, most)
+        kernel::fill(pipe, &**self, most)
     }
 
     fn splice_out(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
-        kernel::drain(pipe, &*self)
+        kernel::drain(pipe, &**self)
     }
 
     fn shutdown(&mut self) {
@@ -86,7 +141,7 @@ impl Stream for TcpStream {
 
     fn set_cut(&mut self) {
         // Fails only when there is no connection left to cut.
-        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&**self).set_linger(Some(Duration::ZERO));
     }
 
     fn set_nodelay(&mut self) {

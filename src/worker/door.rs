@@ -3,9 +3,10 @@
 use crate::base::ids::ListenerId;
 use crate::base::time::Tick;
 use crate::guard::{Cap, Seldom};
+use crate::link::plain::PlainStream;
 use crate::shared::mail::{Arrival, canonical, is_of_one};
 use crate::shared::snapshot::Listener;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ impl Door {
         process: &Arc<Cap>,
         full: bool,
         now: Tick,
-        mut take: impl FnMut(Arrival<TcpStream>),
+        mut take: impl FnMut(Arrival<PlainStream>),
     ) -> Stop {
         self.paused = None;
         for _ in 0..BUDGET {
@@ -73,7 +74,12 @@ impl Door {
             let permits = (whole, own);
             match self.socket.accept() {
                 Ok((stream, client)) => {
-                    take(Arrival { stream, client: canonical(client), listener: self.listener, permits });
+                    take(Arrival {
+                        stream: stream.into(),
+                        client: canonical(client),
+                        listener: self.listener,
+                        permits,
+                    });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Stop::Empty,
                 Err(error) if is_of_one(&error) => {

@@ -4,7 +4,7 @@ use crate::base::ids::{FlowId, LinkId, ListenerId, WorkerId};
 use crate::base::time::{Clock, Tick};
 use crate::guard::Cap;
 use crate::link::datagram::plain::{MioDatagrams, MioSocket};
-use crate::link::plain::{MioNet, readiness};
+use crate::link::plain::{MioNet, PlainStream, close_dropped, readiness};
 use crate::session::udp::{self, Flows, Front};
 use crate::shared::hub::{Hub, Member};
 use crate::shared::mail::{Arrival, WorkerMail, WorkerPost};
@@ -12,7 +12,7 @@ use crate::stats::Stats;
 use crate::worker::core::{Core, MEMORY, Task};
 use crate::worker::door::{Door, Stop};
 use crossbeam_channel::Receiver;
-use mio::net::{TcpStream, UdpSocket};
+use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
 use std::sync::Arc;
@@ -50,8 +50,8 @@ pub struct Worker {
     poll: Poll,
     doors: Vec<Option<Door>>,
     fronts: Vec<Front<MioSocket>>,
-    mailbox: Receiver<WorkerMail<TcpStream>>,
-    post: WorkerPost<TcpStream>,
+    mailbox: Receiver<WorkerMail<PlainStream>>,
+    post: WorkerPost<PlainStream>,
 }
 
 /// Listening sockets for datagrams whose worker has ended. To be kept until the others have ended, too: the kernel spreads
@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// Where its mail is put in.
-    pub fn post(&self) -> WorkerPost<TcpStream> {
+    pub fn post(&self) -> WorkerPost<PlainStream> {
         self.post.clone()
     }
 
@@ -97,7 +97,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the poll itself fails, which no worker can go on without.
-    pub fn run(self, posts: Vec<WorkerPost<TcpStream>>) -> io::Result<Held> {
+    pub fn run(self, posts: Vec<WorkerPost<PlainStream>>) -> io::Result<Held> {
         let Worker { id, common, poll, doors, fronts, mailbox, post: _ } = self;
         let net = MioNet { registry: poll.registry().try_clone()?, pipes: common.pipes };
         let member = Member::new(common.hub.clone(), id);
@@ -112,8 +112,8 @@ struct Loop {
     common: Common,
     poll: Poll,
     doors: Vec<Option<Door>>,
-    mailbox: Receiver<WorkerMail<TcpStream>>,
-    posts: Vec<WorkerPost<TcpStream>>,
+    mailbox: Receiver<WorkerMail<PlainStream>>,
+    posts: Vec<WorkerPost<PlainStream>>,
     core: Core<MioNet>,
     flows: Flows<MioDatagrams>,
     draining: bool,
@@ -163,6 +163,7 @@ impl Loop {
             self.flows.expire(now);
             self.core.note_beside(self.flows.len());
             self.core.shed();
+            close_dropped();
             self.reopen(now);
         }
         Ok(Held { _fronts: self.flows.into_fronts() })
@@ -272,7 +273,7 @@ impl Loop {
 }
 
 /// Gives a client to this worker, or to one that has clearly less to do.
-fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<TcpStream>], arrival: Arrival<TcpStream>) {
+fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<PlainStream>], arrival: Arrival<PlainStream>) {
     let better = core.member.better_worker(core.load()).and_then(|id| posts.get(usize::from(id.0)));
     let Some(post) = better else { return take(core, arrival) };
     match post.offer(WorkerMail::Arrival(arrival)) {
@@ -282,7 +283,7 @@ fn place(core: &mut Core<MioNet>, posts: &[WorkerPost<TcpStream>], arrival: Arri
     }
 }
 
-fn take(core: &mut Core<MioNet>, arrival: Arrival<TcpStream>) {
+fn take(core: &mut Core<MioNet>, arrival: Arrival<PlainStream>) {
     // Whoever could not be taken on was closed, and it was said why.
     let _ = core.admit(arrival);
 }

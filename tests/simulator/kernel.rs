@@ -4,7 +4,7 @@ use l4lb::base::ids::LinkId;
 use l4lb::base::pipes::Pipe;
 use l4lb::base::slab::Key;
 use l4lb::base::time::Tick;
-use l4lb::link::plain::{MioNet, readiness};
+use l4lb::link::plain::{MioNet, PlainStream, close_dropped, readiness};
 use l4lb::link::scripted::{End, ScriptedNet, ScriptedStream, Socket, State, Whims};
 use l4lb::link::{Net, Ready, Stream};
 use l4lb::sys::unsent;
@@ -77,6 +77,8 @@ fn ours<S: Stream>(stream: &mut Option<S>, pipe: &mut Pipe, step: Step) -> Told 
             stream.set_cut();
         }
         *stream = None;
+        // As a worker does at the end of a turn.
+        close_dropped();
         return Told::Nothing;
     }
     let Some(stream) = stream else { panic!("{step:?} after the close") };
@@ -105,7 +107,7 @@ fn ours<S: Stream>(stream: &mut Option<S>, pipe: &mut Pipe, step: Step) -> Told 
 
 struct Kernel {
     poll: Poll,
-    near: Option<TcpStream>,
+    near: Option<PlainStream>,
     far: Option<std::net::TcpStream>,
     pipe: Pipe,
 }
@@ -118,7 +120,7 @@ impl Kernel {
         far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let near = listener.accept().unwrap().0;
         near.set_nonblocking(true).unwrap();
-        let mut near = TcpStream::from_std(near);
+        let mut near = PlainStream::from(TcpStream::from_std(near));
         let poll = Poll::new().unwrap();
         let mut net = MioNet { registry: poll.registry().try_clone().unwrap(), pipes: 4 };
         net.watch(&mut near, LinkId::new(0, 1)).unwrap();
