@@ -178,6 +178,8 @@ impl Stock {
         if pipe.is_empty() && self.free.len() < KEEP {
             pipe.take_back();
             self.free.push(pipe);
+            // It may have been away for long: from now on it is free, and is closed when nobody wants it.
+            self.touched = true;
         }
     }
 
@@ -277,5 +279,14 @@ mod tests {
         assert_eq!(pool.pipes(), 1);
         pool.tidy(Tick(5 + 2 * KEEP_FOR));
         assert_eq!((pool.pipes(), pool.pipes_due()), (0, None));
+        // One that was away over several turns.
+        let pipe = pool.take_pipe().unwrap();
+        pool.tidy(Tick(20_000));
+        pool.tidy(Tick(20_001));
+        pool.give_pipe(pipe);
+        pool.tidy(Tick(20_002));
+        assert_eq!(pool.pipes_due(), Some(Tick(20_002 + KEEP_FOR)));
+        pool.tidy(Tick(20_002 + KEEP_FOR));
+        assert_eq!(pool.pipes(), 0);
     }
 }
