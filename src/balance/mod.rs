@@ -1,191 +1,172 @@
 //! Picking a backend: pure, without locks.
 //!
-//! Knows: places in a pool and their weights. Must not touch: sockets, the clock, configuration.
-//! A [`Rota`] is built when a pool changes and read by every worker; the one thing that moves is a shared counter.
+//! Knows: places in a pool, their weights, and what a [`Field`] tells of them. Must not touch: sockets, the clock,
+//! configuration. A [`Picker`] is built when a pool changes and read by every worker.
+//! Read [`Picker::pick`] first.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// The most turns a rota holds; weights that add up to more are scaled down.
-pub const MOST_TURNS: usize = 64 * 1024;
-
-/// In which order the backends of a pool take their turns.
-#[derive(Debug, Default, PartialEq)]
-pub struct Rota {
-    /// Place after place, repeated for ever. With equal weights each place stands here once.
-    turns: Box<[u32]>,
-    /// Each place once.
-    places: Box<[u32]>,
-}
-
-impl Rota {
-    /// Each of `places` in turn.
-    pub fn in_turn(places: Vec<u32>) -> Rota {
-        Rota { turns: places.clone().into(), places: places.into() }
-    }
-
-    /// Each of `places` in turn by its weight, smoothly: in each turn every place gains its weight, the richest takes the
-    /// turn and pays the sum of all. Weights 5, 1, 1 give a a b a c a a. Places of weight 0 are left out.
-    /// Source: the "smooth weighted round-robin" of nginx 1.3.1.
-    pub fn weighted(places: &[(u32, u16)]) -> Rota {
-        let mut places: Vec<(u32, u64)> =
-            places.iter().filter(|(_, w)| *w > 0).map(|&(p, w)| (p, u64::from(w))).collect();
-        let divisor = places.iter().fold(0, |a, &(_, w)| gcd(a, w)).max(1);
-        places.iter_mut().for_each(|(_, weight)| *weight /= divisor);
-        let sum: u64 = places.iter().map(|(_, w)| w).sum();
-        if sum > MOST_TURNS as u64 {
-            places.iter_mut().for_each(|(_, weight)| *weight = (*weight * MOST_TURNS as u64 / sum).max(1));
-        }
-        let sum: i64 = places.iter().map(|(_, w)| *w as i64).sum();
-        let each: Box<[u32]> = places.iter().map(|(place, _)| *place).collect();
-        if places.iter().all(|(_, weight)| *weight == 1) {
-            return Rota { turns: each.clone(), places: each };
-        }
-        let weights: Vec<i64> = places.iter().map(|(_, w)| *w as i64).collect();
-        let mut wealth = vec![0i64; weights.len()];
-        let mut turns = Vec::with_capacity(sum as usize);
-        for _ in 0..sum {
-            for (has, gains) in wealth.iter_mut().zip(&weights) {
-                *has += gains;
-            }
-            // The first of the richest, as nginx takes it. Two passes over plain integers, so that both are vectorised.
-            let most = wealth.iter().copied().max().unwrap_or(0);
-            let richest = wealth.iter().position(|&has| has == most).unwrap_or(0);
-            wealth[richest] -= sum;
-            turns.push(each[richest]);
-        }
-        Rota { turns: turns.into(), places: each }
-    }
-
-    /// True when nobody takes turns.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    /// Each place once.
-    pub fn places(&self) -> &[u32] {
-        &self.places
-    }
-
-    /// The next place whose turn it is and that `take` accepts. A place that is refused loses its turn, so that its
-    /// share goes to all others alike; after a round of refusals every place is asked once more, in order.
-    ///
-    /// Exact over all threads: `turn` is shared, and each call that is not refused takes one turn of it.
-    pub fn pick(&self, turn: &AtomicU64, mut take: impl FnMut(u32) -> bool) -> Option<u32> {
-        if self.turns.is_empty() {
-            return None;
-        }
-        let mut at = 0;
-        // Beyond a round of tries the places themselves are walked: a weight of 256 may be down.
-        for _ in 0..self.places.len().min(64) {
-            at = (turn.fetch_add(1, Relaxed) % self.turns.len() as u64) as usize;
-            let place = self.turns[at];
-            if take(place) {
-                return Some(place);
-            }
-        }
-        let from = at % self.places.len();
-        let (before, behind) = self.places.split_at(from);
-        behind.iter().chain(before).copied().find(|&place| take(place))
-    }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
+mod estimate;
+mod hash;
+mod least;
+mod maglev;
+mod ring;
+mod rota;
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+mod tests;
+mod two;
 
-    fn turns(rota: &Rota, n: usize) -> Vec<u32> {
-        let turn = AtomicU64::new(0);
-        (0..n).filter_map(|_| rota.pick(&turn, |_| true)).collect()
+pub use estimate::Estimate;
+pub use hash::{Key, key_of};
+pub use least::{EXACT, Least};
+pub use maglev::Maglev;
+pub use ring::{Bound, Ring};
+pub use rota::{MOST_TURNS, Rota};
+pub use two::{Score, Two};
+
+use std::sync::atomic::AtomicU64;
+
+/// A backend as picking knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its place in the pool.
+    pub place: u32,
+    /// Its id. Hashing hashes this alone, so that every program with the same ids agrees.
+    pub id: String,
+    /// 1 to 256.
+    pub weight: u16,
+}
+
+/// How a pool picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// Each in turn, whatever its weight.
+    #[default]
+    RoundRobin,
+    /// Each in turn by weight, smoothly.
+    WeightedRoundRobin,
+    /// The same client address, the same backend.
+    IpHash,
+    /// The one with the least in flight for its weight.
+    LeastConnections,
+    /// The same key, the same backend; no key moves that need not.
+    ConsistentHash,
+    /// The same key, the same backend; shares are nearly exact, and a few keys move needlessly.
+    Maglev,
+    /// The one with less in flight of two taken at random.
+    RandomTwo,
+    /// The one that is expected to answer first of two taken at random.
+    FastestResponse,
+}
+
+/// What a pick asks about places, as they are now. Implemented over the live state of backends.
+pub trait Field {
+    /// True when the place may be picked now: up, not tried before, not full.
+    fn is_open(&self, place: u32) -> bool;
+    /// Takes a place there; false when it is not open, or was filled meanwhile.
+    fn take(&mut self, place: u32) -> bool;
+    /// Takes a place there if so many are in flight as were `seen`. The default trusts [`Field::take`].
+    fn take_from(&mut self, place: u32, seen: u32) -> Taken {
+        let _ = seen;
+        if self.take(place) { Taken::Yes } else { Taken::No }
     }
+    /// What is in flight there.
+    fn active(&self, place: u32) -> u32;
+    /// The expected time to its first byte, in nanoseconds; see [`Estimate`].
+    fn expected(&self, place: u32) -> f64 {
+        let _ = place;
+        0.0
+    }
+    /// The part of its weight that it bears now, more than 0 and at most 1: less than 1 while it starts slowly.
+    fn ramp(&self, place: u32) -> f32 {
+        let _ = place;
+        1.0
+    }
+}
 
-    #[test]
-    fn sequences_are_exact() {
-        let cases: &[(&str, Rota, &[u32])] = &[
-            ("in turn", Rota::in_turn(vec![4, 7, 9]), &[4, 7, 9, 4, 7, 9, 4]),
-            ("5, 1, 1: the example of nginx", Rota::weighted(&[(0, 5), (1, 1), (2, 1)]), &[0, 0, 1, 0, 2, 0, 0]),
-            ("the same, ten times over", Rota::weighted(&[(0, 50), (1, 10), (2, 10)]), &[0, 0, 1, 0, 2, 0, 0]),
-            ("equal weights are in turn", Rota::weighted(&[(3, 7), (1, 7)]), &[3, 1, 3, 1]),
-            ("weight 0 is left out", Rota::weighted(&[(0, 0), (1, 2), (2, 1)]), &[1, 2, 1, 1, 2, 1]),
-            ("nobody", Rota::weighted(&[(0, 0)]), &[]),
-        ];
-        for (why, rota, expected) in cases {
-            assert_eq!(turns(rota, expected.len().max(1)), *expected, "{why}");
+/// What became of [`Field::take_from`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The place is taken.
+    Yes,
+    /// Somebody came or left in between; look again.
+    Moved,
+    /// It may not be picked.
+    No,
+}
+
+/// What a pick is given besides the field.
+pub struct Ask<'a> {
+    /// Hash of what the client is told by; see [`key_of`]. Only the hashing algorithms read it.
+    pub key: Key,
+    /// Whose turn it is, shared by all threads.
+    pub turn: &'a AtomicU64,
+    /// Chance, of this thread.
+    pub random: &'a mut fastrand::Rng,
+    /// For `hash_balance`.
+    pub bound: Option<Bound>,
+}
+
+/// How one tier of a pool (its primaries, or its backups) picks, built from its places.
+#[derive(Debug)]
+pub enum Picker {
+    /// Turns.
+    Rota(Rota),
+    /// A ring of hashes.
+    Ring(Ring),
+    /// A Maglev table.
+    Maglev(Maglev),
+    /// Least in flight.
+    Least(Least),
+    /// Two choices.
+    Two(Two),
+}
+
+impl Default for Picker {
+    fn default() -> Self {
+        Picker::Rota(Rota::default())
+    }
+}
+
+impl Picker {
+    /// A picker over `places`; those of weight 0 are left out.
+    pub fn build(algorithm: Algorithm, places: &[Place]) -> Picker {
+        let places: Vec<&Place> = places.iter().filter(|place| place.weight > 0).collect();
+        let weights = || places.iter().map(|place| (place.place, place.weight)).collect::<Vec<_>>();
+        match algorithm {
+            Algorithm::RoundRobin => Picker::Rota(Rota::in_turn(places.iter().map(|place| place.place).collect())),
+            Algorithm::WeightedRoundRobin => Picker::Rota(Rota::weighted(&weights())),
+            Algorithm::ConsistentHash => Picker::Ring(Ring::build(&places)),
+            Algorithm::IpHash | Algorithm::Maglev => Picker::Maglev(Maglev::build(&places)),
+            Algorithm::LeastConnections => Picker::Least(Least::new(weights())),
+            Algorithm::RandomTwo => Picker::Two(Two::new(weights(), Score::InFlight)),
+            Algorithm::FastestResponse => Picker::Two(Two::new(weights(), Score::Expected)),
         }
     }
 
-    #[test]
-    fn a_refused_place_leaves_its_share_to_all_others_alike() {
-        let rota = Rota::in_turn(vec![0, 1, 2, 3]);
-        let turn = AtomicU64::new(0);
-        let mut shares = [0; 4];
-        for _ in 0..300 {
-            shares[rota.pick(&turn, |place| place != 1).unwrap() as usize] += 1;
-        }
-        assert_eq!(shares, [100, 0, 100, 100]);
-    }
-
-    #[test]
-    fn picking_is_total() {
-        let heavy = Rota::weighted(&[(0, 256), (1, 1)]);
-        assert_eq!(heavy.pick(&AtomicU64::new(0), |place| place == 1), Some(1), "however rare its turn");
-        assert_eq!(heavy.pick(&AtomicU64::new(0), |_| false), None);
-        assert_eq!(Rota::default().pick(&AtomicU64::new(0), |_| true), None);
-    }
-
-    #[test]
-    fn threads_together_keep_the_sequence() {
-        let rota = Rota::weighted(&[(0, 3), (1, 2), (2, 1)]);
-        let turn = AtomicU64::new(0);
-        let shares: Vec<[u32; 3]> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let mut shares = [0; 3];
-                        for _ in 0..6_000 {
-                            shares[rota.pick(&turn, |_| true).unwrap() as usize] += 1;
-                        }
-                        shares
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        let sum = |place: usize| shares.iter().map(|share| share[place]).sum::<u32>();
-        assert_eq!([sum(0), sum(1), sum(2)], [12_000, 8_000, 4_000]);
-    }
-
-    proptest! {
-        #[test]
-        fn a_period_holds_each_place_by_its_weight_and_no_burst(weights in prop::collection::vec(0u16..=256, 1..20)) {
-            let places: Vec<(u32, u16)> = weights.iter().enumerate().map(|(at, w)| (at as u32, *w)).collect();
-            let rota = Rota::weighted(&places);
-            let sum: u64 = weights.iter().map(|w| u64::from(*w)).sum();
-            prop_assume!(sum > 0);
-            let period = rota.turns.len() as u64;
-            for (place, weight) in &places {
-                let share = rota.turns.iter().filter(|turn| *turn == place).count() as u64;
-                prop_assert_eq!(share * sum, u64::from(*weight) * period, "place {}", place);
-                // In any k turns from the start, no more than its share and one.
-                let mut seen = 0u64;
-                for (k, turn) in rota.turns.iter().enumerate() {
-                    seen += u64::from(turn == place);
-                    let fair = u64::from(*weight) * (k as u64 + 1) / sum;
-                    prop_assert!(seen <= fair + 2, "{} of {} turns went to {}", seen, k + 1, place);
-                }
-            }
+    /// True when it has no place.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Picker::Rota(rota) => rota.is_empty(),
+            Picker::Ring(ring) => ring.is_empty(),
+            Picker::Maglev(table) => table.is_empty(),
+            Picker::Least(least) => least.is_empty(),
+            Picker::Two(two) => two.is_empty(),
         }
     }
 
-    #[test]
-    fn too_many_turns_are_scaled() {
-        let places: Vec<(u32, u16)> = (0..600).map(|place| (place, 100 + (place % 157) as u16)).collect();
-        let rota = Rota::weighted(&places);
-        assert!(rota.turns.len() <= MOST_TURNS, "{}", rota.turns.len());
-        assert_eq!(rota.places().len(), places.len(), "nobody is scaled away");
+    /// The place picked, and taken in `field`; `None` only when the field takes none of them.
+    #[inline]
+    pub fn pick<F: Field>(&self, field: &mut F, ask: &mut Ask<'_>) -> Option<u32> {
+        match self {
+            Picker::Rota(rota) => rota.pick_in(field, ask),
+            Picker::Ring(ring) => ring.pick(field, ask),
+            Picker::Maglev(table) => table.pick(field, ask),
+            Picker::Least(least) => least.pick(field, ask),
+            Picker::Two(two) => two.pick(field, ask),
+        }
     }
+}
+
+/// True for the share `ramp` of the keys: always the same ones, and more of them as it grows.
+fn is_ramped(key: Key, place: u32, ramp: f32) -> bool {
+    ramp >= 1.0 || hash::spread(key, place) < ramp
 }

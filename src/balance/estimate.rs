@@ -1,0 +1,63 @@
+//! How long a backend takes to answer: a peak-EWMA, which jumps to what is slower at once and forgets it with time
+//! (Finagle's "peak EWMA"; the decay with time is what lets a backend come back that was slow once).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// After so long a sample counts for 1/e, in milliseconds.
+const TAU: f64 = 10_000.0;
+/// What is expected of one that nothing is known of, in nanoseconds: as good as anyone, so that it is tried.
+const UNKNOWN: f64 = 1_000_000.0;
+/// The least that is expected, in nanoseconds: clocks tell no less.
+const LEAST: f64 = 1_000.0;
+
+/// An estimate and when it was made, in one word, so that any thread may write it.
+#[derive(Debug, Default)]
+pub struct Estimate {
+    /// High 32 bits: nanoseconds as `f32`; low: the millisecond it was made, wrapping. 0: nothing is known.
+    word: AtomicU64,
+}
+
+impl Estimate {
+    /// Takes note of a time to the first byte, in nanoseconds. Two threads at once: one of them is lost, which costs little.
+    /// `now` is in milliseconds.
+    pub fn sample(&self, nanoseconds: f64, now: u64) {
+        let sample = nanoseconds.max(LEAST);
+        let old = self.at(now);
+        let new = match old {
+            Some((held, _)) if sample >= held => sample,
+            // Below: as far towards the sample as the time since the last one goes, and at least a little.
+            Some((held, age)) => {
+                let keep = (-(age.max(1.0)) / TAU).exp();
+                sample + (held - sample) * keep
+            }
+            None => sample,
+        };
+        self.word.store(u64::from((new as f32).to_bits()) << 32 | (now & 0xffff_ffff), Relaxed);
+    }
+
+    /// Takes note of a failure: never as fast as an answer. It counts as twice what was expected, and at least `penalty`
+    /// nanoseconds.
+    pub fn failure(&self, penalty: f64, now: u64) {
+        let held = self.at(now).map_or(0.0, |(held, _)| held);
+        self.sample((held * 2.0).min(60e9).max(penalty), now);
+    }
+
+    /// What is expected now, in nanoseconds: it falls with the time since the last sample.
+    pub fn expected(&self, now: u64) -> f64 {
+        match self.at(now) {
+            Some((held, age)) => (held * (-age / TAU).exp()).max(LEAST),
+            None => UNKNOWN,
+        }
+    }
+
+    fn at(&self, now: u64) -> Option<(f64, f64)> {
+        let word = self.word.load(Relaxed);
+        if word == 0 {
+            return None;
+        }
+        let held = f64::from(f32::from_bits((word >> 32) as u32));
+        // A sample of another thread may be from a moment later.
+        let age = (now as u32).wrapping_sub(word as u32) as i32;
+        Some((held, f64::from(age.max(0))))
+    }
+}
