@@ -2,9 +2,11 @@
 //!
 //! Knows: counts and bounds. Must not touch: sockets, the clock (a limit that needs the time is told it).
 
+mod breaker;
 mod budget;
 mod per_client;
 
+pub use breaker::{Breaker, BreakerRules, BreakerState, Outcome, Pass};
 pub use budget::Budget;
 pub use per_client::{ClientPermit, PerClient};
 
