@@ -19,6 +19,7 @@ pub mod worker; // one core, one `Poll`: wait, latch, step, run timers
 pub mod session; // one client from its first byte to the account
 
 // floor 3: moving and reaching
+pub mod probe; // what a check sends and expects, and the verdict
 pub mod relay; // moves bytes from a source to a sink by credit
 pub mod shared; // only what crosses threads: the snapshot, publishing it, mail
 pub mod upstream; // connections to backends
