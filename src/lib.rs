@@ -19,7 +19,6 @@ pub mod worker; // one core, one `Poll`: wait, latch, step, run timers
 pub mod session; // one client from its first byte to the account
 
 // floor 3: moving and reaching
-pub mod probe; // what a check sends and expects, and the verdict
 pub mod relay; // moves bytes from a source to a sink by credit
 pub mod shared; // only what crosses threads: the snapshot, publishing it, mail
 pub mod upstream; // connections to backends
@@ -31,6 +30,7 @@ pub mod link; // a socket as a byte stream: plain, or scripted for tests
 // floor 1: pure. No sockets, no clock, no threads.
 pub mod balance; // picking a backend
 pub mod guard; // limits and the permits they give
+pub mod probe; // what a check sends and expects, and the verdict
 pub mod route; // facts of a request to the route that takes it
 pub mod stats; // counters, and their text
 pub mod wire; // protocols: bytes to values and back

@@ -15,6 +15,7 @@ fn the_end_of_the_program_is_told_by_its_code() {
         ("only a level", &["--debug"], 2, "nothing to run"),
         ("no backend", &["--port", "0", "--protocol", "tcp"], 2, "--backend HOST:PORT"),
         ("a word for a port", &["--port", "http"], 2, "'http'"),
+        ("no algorithm", &["--port", "0", "--backend", "a:1", "--algorithm", "maglef"], 2, "'maglev'"),
         ("a file and flags", &["-c", "config/lb.toml", "--port", "1"], 2, "cannot be used with"),
         ("an option that does not exist", &["--listen", "1"], 2, "--listen"),
         ("the administration is not due", &["ctl", "stats"], 2, "ctl"),

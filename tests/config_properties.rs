@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use l4lb::config::{self, ConfigError, Protocol};
+use l4lb::config::{self, CheckKind, ConfigError, Protocol};
 use proptest::prelude::*;
 
 /// The files of a folder of this project that end in .toml.
@@ -22,6 +22,17 @@ fn hold(text: &str) -> Result<(), TestCaseError> {
     let errors = match config::parse(text, "t") {
         Ok(config) => {
             prop_assert!(!config.listeners.is_empty());
+            for (at, pool) in config.pools.iter().enumerate() {
+                let uses = |l: &&config::Listener| l.pool == Some(at) || l.routes.iter().any(|route| route.pool == at);
+                let mut users = config.listeners.iter().filter(uses);
+                let by_request = pool.hash_key != config::HashKey::ClientIp;
+                prop_assert!(!by_request || pool.algorithm.is_hashing(), "what nobody reads");
+                prop_assert!(!by_request || users.clone().count() > 0, "nobody has requests");
+                prop_assert!(!by_request || users.all(|user| user.protocol == Protocol::Http), "not all are requests");
+                if let CheckKind::Udp { send, .. } = &pool.health_check.kind {
+                    prop_assert!(!send.is_empty(), "nothing to send");
+                }
+            }
             for listener in &config.listeners {
                 let pools = listener.pool.into_iter().chain(listener.routes.iter().map(|route| route.pool));
                 let pools: Vec<usize> = pools.collect();
@@ -115,6 +126,17 @@ fn piece() -> impl Strategy<Value = String> {
         "trusted_proxies = [\"::1\"]\n",
         "\"/v1\"",
         "\"16KiB\"",
+        "algorithm = \"maglev\"\n",
+        "algorithm = \"consistent_hash\"\n",
+        "hash_key = \"uri\"\n",
+        "hash_key = \"cookie:a\"\n",
+        "hash_balance = 1.25\n",
+        "circuit_breaker = {}\n",
+        "\n[pool.health_check]\n",
+        "kind = \"http\"\n",
+        "kind = \"udp\"\n",
+        "send = \"hex:00\"\n",
+        "rise = 1\n",
         "\u{feff}",
         "ä",
         "\u{1f600}",
@@ -167,6 +189,22 @@ proptest! {
         value in "\\PC{0,30}|[0-9a-zM. :\\[\\]-]{0,40}|[0-9a-c*./:\\[\\]?#]{0,12}",
     ) {
         let text = format!("[[listener]]\nprotocol = 'http'\n{key} = {}\n", toml::Value::from(value));
+        hold(&text)?;
+    }
+
+    #[test]
+    fn any_text_as_a_value_of_a_pool_is_told(
+        key in "hash_key|health_check\\.(path|host|expect_status|send|interval|kind)|circuit_breaker\\.timeout|queue_timeout",
+        value in "\\PC{0,30}|(hex|header|cookie):[0-9a-zA-Z -]{0,20}|[0-9-]{0,9}|[a-c*./:\\[\\]?#0-9]{0,12}",
+        kind in "http|udp|tcp|none",
+        protocol in "http|tcp|udp",
+    ) {
+        let kind = if key == "health_check.kind" { String::new() } else { format!("health_check.kind = '{kind}'\n") };
+        let text = format!(
+            "[[listener]]\nname = 'l'\nbind = '[::1]:1'\nprotocol = '{protocol}'\npool = 'p'\n\
+             [[pool]]\nname = 'p'\nalgorithm = 'maglev'\n{kind}{key} = {}\n",
+            toml::Value::from(value)
+        );
         hold(&text)?;
     }
 

@@ -10,15 +10,15 @@ use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
-use crate::config::{Config, HealthCheck, Protocol, Transport};
+use crate::config::{Config, Protocol, Transport};
 use crate::control::{Control, Plan};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
-use crate::health::{self, Target};
 use crate::link::plain::PlainStream;
+use crate::health::Checker;
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
-use crate::shared::snapshot::Snapshot;
+use crate::shared::queue::Wakers;
 use crate::stats::Stats;
 use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
@@ -167,14 +167,15 @@ struct Running {
 impl Running {
     fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
         let clock = Clock::start();
-        let checks: Vec<HealthCheck> = config.pools.iter().map(|pool| pool.health_check).collect();
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
         let connections = Cap::new(limits::connections(global.max_connections, pipes * workers));
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
         let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
-        let mut plan = Plan::new(config).listening(listening.collect(), own_addresses);
+        let wakers = Wakers::default();
+        let mut plan =
+            Plan::new(config).listening(listening.collect(), own_addresses).for_workers(workers, wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
@@ -189,7 +190,10 @@ impl Running {
             built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams)?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
-        let control = Control::new(plan, hub, posts.clone(), clock, mailbox);
+        let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
+        let checker = Checker::start(clock, mail.clone())?;
+        let check = Box::new(move |targets| checker.check(targets));
+        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, check);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -210,7 +214,6 @@ impl Running {
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
-        health::look_once(targets(&first, &checks), clock)?;
         Ok(Running {
             posts,
             ended,
@@ -302,21 +305,6 @@ impl Running {
         log::info!("served {}", self.stats.totals());
         exit
     }
-}
-
-/// The backends of the pools that are checked.
-fn targets(snapshot: &Snapshot, checks: &[HealthCheck]) -> Vec<Target> {
-    let pools = snapshot.pools.iter().zip(checks).filter(|(_, check)| **check == HealthCheck::Tcp);
-    let targets = pools.flat_map(|(pool, _)| {
-        pool.backends.iter().map(|backend| Target {
-            pool: pool.name.clone(),
-            id: backend.id.clone(),
-            addresses: backend.addresses.clone(),
-            timeout: pool.connect_timeout,
-            state: backend.state.clone(),
-        })
-    });
-    targets.collect()
 }
 
 /// Tells that a worker has ended, however it did.

@@ -21,6 +21,11 @@ impl Least {
         Least { places: places.into() }
     }
 
+    /// Each place once, with its weight.
+    pub fn places(&self) -> &[(u32, u16)] {
+        &self.places
+    }
+
     /// True when it has no place.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

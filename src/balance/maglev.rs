@@ -68,6 +68,11 @@ impl Maglev {
         Maglev { slots: slots.into(), places: all }
     }
 
+    /// Each place once.
+    pub fn places(&self) -> &[u32] {
+        &self.places
+    }
+
     /// True when it has no place.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

@@ -57,6 +57,13 @@ pub enum Algorithm {
     FastestResponse,
 }
 
+impl Algorithm {
+    /// True for those that go by a key.
+    pub fn hashes(self) -> bool {
+        matches!(self, Algorithm::IpHash | Algorithm::ConsistentHash | Algorithm::Maglev)
+    }
+}
+
 /// What a pick asks about places, as they are now. Implemented over the live state of backends.
 pub trait Field {
     /// True when the place may be picked now: up, not tried before, not full.
@@ -151,6 +158,18 @@ impl Picker {
             Picker::Least(least) => least.is_empty(),
             Picker::Two(two) => two.is_empty(),
         }
+    }
+
+    /// Each of its places once, in no order that means anything.
+    pub fn places(&self) -> impl Iterator<Item = u32> + '_ {
+        let (plain, weighted): (&[u32], &[(u32, u16)]) = match self {
+            Picker::Rota(rota) => (rota.places(), &[]),
+            Picker::Ring(ring) => (&[], ring.places()),
+            Picker::Maglev(table) => (table.places(), &[]),
+            Picker::Least(least) => (&[], least.places()),
+            Picker::Two(two) => (&[], two.places()),
+        };
+        plain.iter().copied().chain(weighted.iter().map(|(place, _)| *place))
     }
 
     /// The place picked, and taken in `field`; `None` only when the field takes none of them.

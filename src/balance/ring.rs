@@ -78,6 +78,11 @@ impl Ring {
         Ring { points: points.into(), index: index.into(), shift, places }
     }
 
+    /// Each place once, with its weight.
+    pub fn places(&self) -> &[(u32, u16)] {
+        &self.places
+    }
+
     /// True when it has no place.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

@@ -28,6 +28,11 @@ impl Two {
         Two { places: places.into(), score }
     }
 
+    /// Each place once, with its weight.
+    pub fn places(&self) -> &[(u32, u16)] {
+        &self.places
+    }
+
     /// True when it has no place.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

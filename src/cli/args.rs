@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::read_duration;
+use crate::config::{Algorithm, read_duration};
 
 const USAGE: &str = "\
 l4lb -c FILE [--debug]
@@ -62,10 +63,14 @@ pub(super) struct RunArgs {
     /// With tcp, bytes are forwarded as they are; with udp, datagrams, those of one client to one backend.
     #[arg(long, value_name = "PROTOCOL", default_value = "http", requires = "port")]
     pub(super) protocol: Protocol,
-    /// How a backend is picked: round_robin or weighted_round_robin
+    /// How a backend is picked; l4lb.toml(5) tells what each does
     ///
-    /// Without a file all weights are 1, so the two pick alike. The other algorithms are not supported yet.
-    #[arg(long, value_name = "ALGORITHM", default_value = "round_robin", requires = "port")]
+    /// Without a file all weights are 1, so the first two pick alike. What consistent_hash looks at is the path and the
+    /// query of a request for http, and the address of the client for tcp.
+    #[arg(
+        long, value_name = "ALGORITHM", default_value = "round_robin", requires = "port",
+        value_parser = PossibleValuesParser::new(Algorithm::NAMES)
+    )]
     pub(super) algorithm: String,
     /// Log at level debug, whatever the file says
     #[arg(long)]

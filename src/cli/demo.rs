@@ -62,7 +62,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
 fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
     let mut pool = Pool::new(name);
     if speaks == Speaks::Udp {
-        pool.health_check = HealthCheck::None;
+        pool.health_check = HealthCheck::none();
     }
     for number in 1..=BACKENDS {
         let id = format!("backend{number}");

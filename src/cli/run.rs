@@ -7,7 +7,7 @@ use super::check;
 use crate::app::{self, Bound, Options, ToldBy};
 use crate::base::exit::Exit;
 use crate::base::machine::own_addresses;
-use crate::config::{self, Address, Algorithm, Backend, Config, Global, HealthCheck, Listener, Pool};
+use crate::config::{self, Address, Algorithm, Backend, Config, Global, HashKey, HealthCheck, Listener, Pool};
 
 /// The name of the one listener and the one pool of a run without a file.
 const NAME: &str = "main";
@@ -52,7 +52,8 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
     if args.backends.is_empty() {
         return Err("there is no backend; add `--backend HOST:PORT`, once for each server".into());
     }
-    let algorithm = algorithm(&args.algorithm)?;
+    let algorithm = Algorithm::named(&args.algorithm)
+        .ok_or_else(|| format!("there is no --algorithm {:?}; use round_robin", args.algorithm))?;
     let bind = bind(&args.host, port)?;
     let own = own_addresses();
     let mut backends: Vec<Backend> = Vec::new();
@@ -68,9 +69,10 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
     let listener = Listener { binds: vec![bind], pool: Some(0), ..Listener::new(NAME, protocol) };
-    let mut pool = Pool { algorithm, backends, ..Pool::new(NAME) };
+    let hash_key = HashKey::usual(algorithm, protocol == config::Protocol::Http);
+    let mut pool = Pool { algorithm, hash_key, backends, ..Pool::new(NAME) };
     if protocol == config::Protocol::Udp {
-        pool.health_check = HealthCheck::None;
+        pool.health_check = HealthCheck::none();
     }
     Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
 }
@@ -86,27 +88,12 @@ fn bind(host: &str, port: u16) -> Result<Address, String> {
     format!("{host}:{port}").parse().map_err(|error| format!("--host: {error}"))
 }
 
-/// Algorithms that a later version has.
-const LATER: [&str; 6] =
-    ["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"];
-
-fn algorithm(typed: &str) -> Result<Algorithm, String> {
-    let instead = "use round_robin or weighted_round_robin";
-    match typed {
-        "round_robin" => Ok(Algorithm::RoundRobin),
-        "weighted_round_robin" => Ok(Algorithm::WeightedRoundRobin),
-        later if LATER.contains(&later) => Err(format!("--algorithm {later} is not supported yet; {instead}")),
-        unknown => Err(format!("there is no --algorithm {unknown:?}; {instead}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::super::args::Cli;
     use super::*;
-    use crate::config::keys::{self, Takes};
 
     fn from(line: &str) -> Result<Config, String> {
         let cli = Cli::try_parse_from(std::iter::once("l4lb").chain(line.split(' '))).expect(line);
@@ -162,8 +149,6 @@ mod tests {
     fn flags_that_cannot_be_meant_are_told_with_a_way_out() {
         let cases = [
             ("no backend", "--port 80 --protocol tcp", "add `--backend HOST:PORT`"),
-            ("an algorithm to come", "--port 80 --protocol tcp --backend a:1 --algorithm maglev", "not supported yet"),
-            ("no algorithm", "--port 80 --protocol tcp --backend a:1 --algorithm best", "there is no --algorithm"),
             ("no port", "--port 80 --protocol tcp --backend a", "has no port"),
             ("nothing connects to port 0", "--port 80 --protocol tcp --backend a:0", "port 0"),
             ("twice", "--port 80 --protocol tcp --backend a:1 --backend a:1", "given twice"),
@@ -178,13 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn the_algorithms_are_those_of_a_file() {
-        let Takes::Tables(pool) = &keys::TOP.key("pool").unwrap().takes else { panic!("pools are tables") };
-        let Takes::OneOf { now, later } = &pool.key("algorithm").unwrap().takes else { panic!("it is a word") };
-        assert_eq!(*later, LATER);
-        assert!(!now.is_empty());
-        for word in *now {
-            assert!(algorithm(word).is_ok(), "{word}");
+    fn every_algorithm_means_the_same_as_in_a_file() {
+        for algorithm in Algorithm::NAMES {
+            for protocol in ["http", "tcp"] {
+                let file = format!(
+                    "listener = [{{ name = 'main', bind = '0.0.0.0:80', protocol = '{protocol}', pool = 'main' }}]\n\
+                     pool = [{{ name = 'main', algorithm = '{algorithm}', backend = [{{ address = 'a:1' }}] }}]\n"
+                );
+                let flags = format!("--port 80 --backend a:1 --protocol {protocol} --algorithm {algorithm}");
+                assert_eq!(from(&flags).unwrap(), config::parse(&file, "lb.toml").unwrap(), "{flags}");
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What is wrong only in company: names that clash or lead nowhere, addresses that are taken, loops.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::error::{Fault, Hint, Quoted};
 use super::reader::{Noted, Reader};
-use super::sections::{Draft, ListenerDraft, PoolDraft};
-use super::{Address, Config, HealthCheck, Protocol, Transport};
+use super::sections::{Checked, Draft, ListenerDraft, PoolDraft};
+use super::{Address, Config, HashKey, HealthCheck, Protocol, Transport};
 
 /// Compares the parts of `draft` with each other, and with `own`, the addresses of this machine; reports, and joins them.
 pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Config {
@@ -18,13 +18,10 @@ pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Conf
     draft.pools.iter().for_each(|pool| backends(r, pool));
     pools_by_index(r, &mut draft);
     bound_once(r, &draft);
-    let carried = carried(&draft);
-    no_loops(r, &draft, &carried, own);
-    for (pool, carried) in draft.pools.iter_mut().zip(&carried) {
-        if !pool.checked && carried == &[Some(Transport::Udp)] {
-            pool.pool.health_check = HealthCheck::None;
-        }
-    }
+    let users = users(&draft);
+    no_loops(r, &draft, &users, own);
+    hash_keys(r, &mut draft, &users);
+    kinds_of_checks(r, &mut draft, &users);
     Config {
         global: draft.global,
         listeners: draft.listeners.into_iter().map(|l| l.listener).collect(),
@@ -71,20 +68,71 @@ fn by_port(draft: &Draft) -> HashMap<(Transport, u16), Vec<&Noted<Address>>> {
     ports
 }
 
-/// What carries traffic to each pool, each once; `None` is a listener whose protocol could not be read.
-fn carried(draft: &Draft) -> Vec<Vec<Option<Transport>>> {
-    let mut carried = vec![Vec::new(); draft.pools.len()];
+/// A listener that sends traffic to a pool.
+struct User {
+    name: Quoted,
+    /// `None` when it could not be read.
+    protocol: Option<Protocol>,
+}
+
+/// The listeners that use each pool, each once.
+fn users(draft: &Draft) -> Vec<Vec<User>> {
+    let mut users: Vec<Vec<User>> = draft.pools.iter().map(|_| Vec::new()).collect();
     for ListenerDraft { listener, protocol, .. } in &draft.listeners {
-        let transport = protocol.map(Protocol::transport);
-        for pool in listener.pool.into_iter().chain(listener.routes.iter().map(|route| route.pool)) {
-            if let Some(known) = carried.get_mut(pool)
-                && !known.contains(&transport)
-            {
-                known.push(transport);
+        let pools = listener.pool.into_iter().chain(listener.routes.iter().map(|route| route.pool));
+        for pool in pools.collect::<BTreeSet<usize>>() {
+            if let Some(users) = users.get_mut(pool) {
+                users.push(User { name: Quoted::new(&listener.name), protocol: *protocol });
             }
         }
     }
-    carried
+    users
+}
+
+/// Sets what each pool hashes; what is read from requests, only where all traffic is requests.
+fn hash_keys(r: &mut Reader<'_>, draft: &mut Draft, users: &[Vec<User>]) {
+    // A listener whose pool or protocol is not known may use any pool.
+    let sure = !r.partial()
+        && draft.listeners.iter().all(|l| {
+            let pool = l.pool.is_none() == l.listener.pool.is_none();
+            l.protocol.is_some() && pool && l.listener.routes.iter().all(|route| route.pool != usize::MAX)
+        });
+    for (draft, users) in draft.pools.iter_mut().zip(users) {
+        let all_http = !users.is_empty() && users.iter().all(|user| user.protocol == Some(Protocol::Http));
+        let Some(key) = draft.hash_key.take() else {
+            draft.pool.hash_key = HashKey::usual(draft.pool.algorithm, all_http);
+            continue;
+        };
+        if key.value != HashKey::ClientIp {
+            let found = Quoted::new(&key.value.to_string());
+            let other = |user: &User| Some((user.name.clone(), user.protocol.filter(|p| *p != Protocol::Http)?));
+            let fault = match users.iter().find_map(other) {
+                Some((listener, protocol)) if users.iter().any(|user| user.protocol == Some(Protocol::Http)) => {
+                    Some(Fault::NoRequest { found, listener, protocol })
+                }
+                None if all_http => None,
+                _ => sure.then_some(Fault::NoHttp { found }),
+            };
+            if let Some(fault) = fault {
+                r.report(key.at, key.place, fault);
+            }
+        }
+        draft.pool.hash_key = key.value;
+    }
+}
+
+/// A connection tells nothing of backends that only take datagrams: they are checked only as the file says.
+fn kinds_of_checks(r: &mut Reader<'_>, draft: &mut Draft, users: &[Vec<User>]) {
+    for (draft, users) in draft.pools.iter_mut().zip(users) {
+        if users.is_empty() || users.iter().any(|user| user.protocol != Some(Protocol::Udp)) {
+            continue;
+        }
+        match &draft.checked {
+            Checked::Unsaid => draft.pool.health_check = HealthCheck::none(),
+            Checked::Kindless(at, place) if !r.partial() => r.report(*at, place.clone(), Fault::NoUdpKind),
+            Checked::Kindless(..) | Checked::Said => {}
+        }
+    }
 }
 
 fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
@@ -101,12 +149,15 @@ fn bound_once(r: &mut Reader<'_>, draft: &Draft) {
 
 /// No backend is a listener that speaks over the same transport as traffic comes to its pool by: by TCP to port 53 of this
 /// machine is no loop for what came by UDP. A pool that nobody uses yet may be used by either.
-fn no_loops(r: &mut Reader<'_>, draft: &Draft, carried: &[Vec<Option<Transport>>], own: &[IpAddr]) {
+fn no_loops(r: &mut Reader<'_>, draft: &Draft, users: &[Vec<User>], own: &[IpAddr]) {
     let ports = by_port(draft);
-    for (pool, carried) in draft.pools.iter().zip(carried) {
-        let carried = if carried.is_empty() { &[Some(Transport::Tcp), Some(Transport::Udp)][..] } else { carried };
+    for (pool, users) in draft.pools.iter().zip(users) {
+        let uses = |transport| users.iter().any(|user| user.protocol.map(Protocol::transport) == Some(transport));
+        let carried =
+            [Transport::Tcp, Transport::Udp].map(|transport| (transport, users.is_empty() || uses(transport)));
+        let carried = carried.into_iter().filter_map(|(transport, carried)| carried.then_some(transport));
         for address in pool.backends.iter().filter_map(|b| b.address.as_ref()) {
-            let binds = carried.iter().flatten().filter_map(|transport| ports.get(&(*transport, address.value.port())));
+            let binds = carried.clone().filter_map(|transport| ports.get(&(transport, address.value.port())));
             let mut reached = binds.flat_map(|binds| {
                 // As they will be bound: [::] leaves IPv4 to a listener that has the port there.
                 let only_v6 = binds.iter().any(|bind| matches!(bind.value, Address::Ip(ip) if ip.is_ipv4()));

@@ -11,6 +11,7 @@ use super::address::AddressError;
 use super::host::HostError;
 use super::keys::{Section, Takes};
 use super::network::NetworkError;
+use super::picking::Algorithm;
 
 /// A place in a configuration file. Displays as `file:line:column: key`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +179,100 @@ pub enum Fault {
     /// A key that is not built yet for this protocol.
     #[error("is not supported yet for {0}; leave it out")]
     NotYetFor(Protocol),
+    /// `hash_key` where nothing is hashed.
+    #[error(
+        "is only for algorithms that hash, and {0} does not; leave it out, or write algorithm = \"consistent_hash\""
+    )]
+    NotHashing(Algorithm),
+    /// `hash_balance` where there is no ring.
+    #[error(
+        "is only for consistent_hash, and the algorithm of this pool is {0}; leave it out, or write algorithm = \"consistent_hash\""
+    )]
+    NotConsistent(Algorithm),
+    /// `ip_hash` and a key that is no address.
+    #[error(
+        "{found} is not what ip_hash hashes, which is the address of the client; leave it out, or write algorithm = \"consistent_hash\""
+    )]
+    NotByAddress {
+        /// The key, quoted.
+        found: Quoted,
+    },
+    /// A key that is read from requests, where some of the traffic has none.
+    #[error(
+        "{found} is read from HTTP requests, and listener {listener}, which uses this pool too, is {protocol}; write \"client_ip\", or give that listener a pool of its own"
+    )]
+    NoRequest {
+        /// The key, quoted.
+        found: Quoted,
+        /// The name of the listener, quoted.
+        listener: Quoted,
+        /// What it speaks.
+        protocol: Protocol,
+    },
+    /// A key that is read from requests, where there is no traffic.
+    #[error("{found} is read from HTTP requests, and no http listener uses this pool; write \"client_ip\"")]
+    NoHttp {
+        /// The key, quoted.
+        found: Quoted,
+    },
+    /// `header:` without a name.
+    #[error("{found} names no {what}; write one, as in \"{what}:session\"")]
+    Nameless {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What is to be named.
+        what: &'static str,
+    },
+    /// Neither off nor inside its range.
+    #[error("{found} is neither 0 nor inside {range}; write one of these")]
+    NotZeroNor {
+        /// The value as typed.
+        found: String,
+        /// `LOWEST to HIGHEST`.
+        range: String,
+    },
+    /// A key of another kind of check.
+    #[error("is only for {of}, and this check is \"{kind}\"; leave it out, or write another kind")]
+    OtherKind {
+        /// The kinds that have it, in words.
+        of: &'static str,
+        /// The kind that it is.
+        kind: &'static str,
+    },
+    /// A key of another kind than the one that holds when none is given.
+    #[error("is only for {of}, and without a kind this check is \"tcp\"; add the kind")]
+    NoKind {
+        /// The kinds that have it, in words.
+        of: &'static str,
+    },
+    /// A key of checks, where there are none.
+    #[error("does nothing, for kind \"none\" means that there are no checks; leave it out, or write another kind")]
+    NoCheck,
+    /// No kind of check where the usual one would say nothing.
+    #[error(
+        "is missing, and only udp listeners use this pool; write kind = \"udp\", or another way to tell that these backends are up"
+    )]
+    NoUdpKind,
+    /// No status of a response that ends a check.
+    #[error("{found} is no status of a response, nor a range of them; write one from 200 to 599, as in \"200-399\"")]
+    BadStatus {
+        /// The value as typed.
+        found: String,
+    },
+    /// No bytes.
+    #[error("{found} is not bytes: {why}; write two digits for each byte, as in \"hex:0d0a\"")]
+    BadHex {
+        /// The value as typed, quoted.
+        found: Quoted,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `*.example.com` where one is asked for.
+    #[error("{found} is many hosts, and a check asks for one; write it as in \"api.example.com\"")]
+    ManyHosts {
+        /// The value as typed, quoted.
+        found: Quoted,
+    },
     /// A listener that leads nowhere.
     #[error(
         "is missing, and there is no route either; write the name of a [[pool]] in quotes, or add a [[listener.route]]"

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::one_of;
+use super::picking::Algorithm;
 
 /// A table of the file and the keys that it may hold.
 #[derive(Debug, PartialEq)]
@@ -31,10 +32,10 @@ pub struct Key {
     pub scope: Scope,
 }
 
-/// Which listeners a key is for; elsewhere it is an error, since it would do nothing.
+/// Which listeners, pools or checks a key is for; elsewhere it is an error, since it would do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All of them, or the key is of no listener.
+    /// All of them.
     Any,
     /// Those with `protocol = "http"`.
     Http,
@@ -44,6 +45,16 @@ pub enum Scope {
     Connections,
     /// Those with `protocol = "udp"` now, and the others later.
     UdpSoFar,
+    /// Pools whose algorithm hashes.
+    Hashing,
+    /// Pools with `algorithm = "consistent_hash"`.
+    ConsistentHash,
+    /// Checks with `kind = "http"`.
+    CheckHttp,
+    /// Checks that send and expect bytes: those with `kind = "tcp"` and `"udp"`.
+    CheckBytes,
+    /// Checks of any kind but `"none"`.
+    Checked,
 }
 
 /// What holds when a key is left out.
@@ -74,6 +85,8 @@ pub enum Takes {
     Size(RangeInclusive<u64>),
     /// A number with a fraction.
     Fraction(RangeInclusive<f64>),
+    /// 0, which turns it off, or a number with a fraction.
+    ZeroOr(RangeInclusive<f64>),
     /// One word of a list.
     OneOf {
         /// Those that work.
@@ -105,6 +118,16 @@ pub enum Takes {
     HeaderName,
     /// The value of a header field.
     HeaderValue,
+    /// What a hashing algorithm looks at.
+    HashKey,
+    /// What a check by HTTP asks for: a path, with a query or without.
+    CheckPath,
+    /// The Host of a check by HTTP.
+    CheckHost,
+    /// A status of a response or a range of them.
+    Statuses,
+    /// What a check sends or expects.
+    Bytes,
     /// A table.
     Table(&'static Section),
     /// An array of tables.
@@ -118,7 +141,7 @@ impl Takes {
             Takes::Integer(range) => Some(format!("{} to {}", range.start(), range.end())),
             Takes::Duration(range) => Some(format!("{} to {}", short(*range.start()), short(*range.end()))),
             Takes::Size(range) => Some(format!("{} to {}", short_size(*range.start()), short_size(*range.end()))),
-            Takes::Fraction(range) => Some(format!("{:?} to {:?}", range.start(), range.end())),
+            Takes::Fraction(range) | Takes::ZeroOr(range) => Some(format!("{:?} to {:?}", range.start(), range.end())),
             _ => None,
         }
     }
@@ -153,6 +176,7 @@ impl fmt::Display for Takes {
             Takes::Integer(_) | Takes::Fraction(_) => {
                 write!(f, "a number from {}", self.range().unwrap_or_default())
             }
+            Takes::ZeroOr(_) => write!(f, "0 or a number from {}", self.range().unwrap_or_default()),
             Takes::Boolean => f.write_str("true or false"),
             Takes::Duration(_) => write!(f, "a duration in quotes from {}", self.range().unwrap_or_default()),
             Takes::Size(_) => write!(f, "a size in quotes from {}", self.range().unwrap_or_default()),
@@ -169,6 +193,11 @@ impl fmt::Display for Takes {
             Takes::Methods => f.write_str("a method such as \"GET\", or an array of them"),
             Takes::HeaderName => f.write_str("the name of a header such as \"x-canary\""),
             Takes::HeaderValue => f.write_str("the value of a header in quotes"),
+            Takes::HashKey => f.write_str("\"client_ip\", \"path\", \"uri\", \"header:NAME\" or \"cookie:NAME\""),
+            Takes::CheckPath => f.write_str("a path such as \"/health\""),
+            Takes::CheckHost => f.write_str("a host such as \"api.example.com\""),
+            Takes::Statuses => f.write_str("a status such as 200, or a range such as \"200-399\""),
+            Takes::Bytes => f.write_str("text in quotes, or bytes such as \"hex:0d0a\""),
             Takes::Table(_) => f.write_str("a table"),
             Takes::Tables(section) => write!(f, "{} tables", section.title),
         }
@@ -189,6 +218,11 @@ impl Key {
             Scope::HttpOrProxied => format!("{told}; http or accept_proxy"),
             Scope::Connections => format!("{told}; http and tcp only"),
             Scope::UdpSoFar => format!("{told}; udp only so far"),
+            Scope::Hashing => format!("{told}; only for algorithms that hash"),
+            Scope::ConsistentHash => format!("{told}; consistent_hash only"),
+            Scope::CheckHttp => format!("{told}; kind http only"),
+            Scope::CheckBytes => format!("{told}; kinds tcp and udp only"),
+            Scope::Checked => format!("{told}; not for kind none"),
         }
     }
 }
@@ -209,6 +243,10 @@ impl Section {
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 /// The tick of the timers: nothing shorter can be kept.
 const TICK: Duration = Duration::from_millis(1);
+/// Checks that are closer together are a load of their own.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+/// Rarer checks find nothing in time.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(86_400);
 /// A longer spin is no trade of CPU for latency any more, it is a busy machine.
 const LONGEST_SPIN: Duration = Duration::from_secs(1);
 /// A shorter head holds no usual request: a browser's first line, its cookies and a few fields.
@@ -242,6 +280,13 @@ const fn http(key: Key) -> Key {
 const fn connections(key: Key) -> Key {
     Key { scope: Scope::Connections, ..key }
 }
+
+const fn scoped(scope: Scope, key: Key) -> Key {
+    Key { scope, ..key }
+}
+
+/// Failures or successes in a row.
+const ROW: Takes = Takes::Integer(1..=1_000_000);
 
 const COUNT: Takes = Takes::Integer(0..=u32::MAX as i64);
 
@@ -328,28 +373,30 @@ static POOL: Section = Section {
     title: "[[pool]]",
     keys: &[
         required("name", Takes::Name),
-        key(
-            "algorithm",
-            Takes::OneOf {
-                now: &["round_robin", "weighted_round_robin"],
-                later: &["ip_hash", "least_connections", "consistent_hash", "fastest_response", "maglev", "random_two"],
-            },
-            "\"round_robin\"",
+        key("algorithm", Takes::OneOf { now: &Algorithm::NAMES, later: &[] }, "\"round_robin\""),
+        scoped(
+            Scope::Hashing,
+            otherwise(
+                "hash_key",
+                Takes::HashKey,
+                "\"client_ip\", but \"uri\" for consistent_hash where only http listeners use the pool",
+            ),
         ),
-        later("hash_key"),
-        later("hash_balance"),
+        // Beyond the upper end nothing would be bounded any more.
+        scoped(Scope::ConsistentHash, key("hash_balance", Takes::ZeroOr(1.0..=1000.0), "0")),
         key("connect_timeout", Takes::Duration(TICK..=LONGEST), "\"2s\""),
         key("response_timeout", Takes::Duration(TICK..=LONGEST), "\"30s\""),
         key("retries", Takes::Integer(0..=100), "1"),
         key("retry_budget", Takes::Fraction(0.0..=1.0), "0.2"),
-        later("queue"),
-        later("queue_timeout"),
+        // More clients than this are not waiting, they are lost.
+        key("queue", Takes::Integer(0..=1_000_000), "0"),
+        key("queue_timeout", Takes::Duration(TICK..=LONGEST), "\"5s\""),
         key("keepalive", Takes::Integer(0..=65_535), "64"),
         key("keepalive_timeout", Takes::Duration(TICK..=LONGEST), "\"4s\""),
         key("send_proxy", Takes::OneOf { now: &["off", "v1", "v2"], later: &[] }, "\"off\""),
-        later("slow_start"),
-        later("panic_threshold"),
-        later("tcp_on_down"),
+        key("slow_start", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
+        key("panic_threshold", Takes::Fraction(0.0..=1.0), "0.0"),
+        key("tcp_on_down", Takes::OneOf { now: &["keep", "close"], later: &[] }, "\"keep\""),
         later("drain_timeout"),
         key("udp_responses", COUNT, "0"),
         key("udp_requests", COUNT, "0"),
@@ -359,9 +406,9 @@ static POOL: Section = Section {
         otherwise(
             "health_check",
             Takes::Table(&HEALTH_CHECK),
-            "one connection to each at the start; none where only udp listeners use the pool",
+            "kind tcp with every default, or kind none where only udp listeners use the pool",
         ),
-        later("circuit_breaker"),
+        otherwise("circuit_breaker", Takes::Table(&CIRCUIT_BREAKER), "off"),
         later("rate_limit"),
         otherwise("backend", Takes::Tables(&BACKEND), "none"),
     ],
@@ -370,17 +417,30 @@ static POOL: Section = Section {
 static HEALTH_CHECK: Section = Section {
     title: "health_check",
     keys: &[
-        required("kind", Takes::OneOf { now: &["none"], later: &["http", "tcp", "udp"] }),
-        later("path"),
-        later("host"),
-        later("interval"),
-        later("timeout"),
-        later("rise"),
-        later("fall"),
-        later("expect_status"),
-        later("send"),
-        later("expect"),
-        later("initial"),
+        otherwise(
+            "kind",
+            Takes::OneOf { now: &["http", "tcp", "udp", "none"], later: &[] },
+            "\"tcp\"; required where only udp listeners use the pool",
+        ),
+        scoped(Scope::CheckHttp, key("path", Takes::CheckPath, "\"/health\"")),
+        scoped(Scope::CheckHttp, otherwise("host", Takes::CheckHost, "the address of the backend")),
+        scoped(Scope::CheckHttp, key("expect_status", Takes::Statuses, "\"200-399\"")),
+        scoped(Scope::CheckBytes, otherwise("send", Takes::Bytes, "nothing; required for udp")),
+        scoped(Scope::CheckBytes, otherwise("expect", Takes::Bytes, "nothing is waited for")),
+        scoped(Scope::Checked, key("interval", Takes::Duration(SHORTEST_INTERVAL..=LONGEST_INTERVAL), "\"2s\"")),
+        scoped(Scope::Checked, key("timeout", Takes::Duration(TICK..=LONGEST_INTERVAL), "\"1s\"")),
+        scoped(Scope::Checked, key("rise", Takes::Integer(1..=1000), "2")),
+        scoped(Scope::Checked, key("fall", Takes::Integer(1..=1000), "3")),
+        scoped(Scope::Checked, key("initial", Takes::OneOf { now: &["up", "down"], later: &[] }, "\"up\"")),
+    ],
+};
+
+static CIRCUIT_BREAKER: Section = Section {
+    title: "circuit_breaker",
+    keys: &[
+        key("failure_threshold", ROW, "5"),
+        key("success_threshold", ROW, "3"),
+        key("timeout", Takes::Duration(TICK..=LONGEST), "\"60s\""),
     ],
 };
 
@@ -397,4 +457,5 @@ static BACKEND: Section = Section {
 };
 
 /// Every section, in the order of the manual.
-pub static SECTIONS: [&Section; 8] = [&TOP, &GLOBAL, &LISTENER, &ROUTE, &HEADER, &POOL, &HEALTH_CHECK, &BACKEND];
+pub static SECTIONS: [&Section; 9] =
+    [&TOP, &GLOBAL, &LISTENER, &ROUTE, &HEADER, &POOL, &HEALTH_CHECK, &CIRCUIT_BREAKER, &BACKEND];

@@ -4,16 +4,19 @@
 //! Nobody checks again later: what is in a [`Config`] is in range and refers to things that exist.
 //!
 //! The way of a file: `syntax` makes a document of the text, past its errors; `reader` takes values out of it by the
-//! table in [`keys`]; `sections` and `routes` say which; `check` compares them with each other and joins them. Read `parse_on` first.
+//! table in [`keys`]; `sections`, `routes` and `checks` say which; `check` compares them with each other and joins them. Read `parse_on` first.
 
 mod address;
 mod check;
+mod checks;
 mod duration;
 mod error;
+mod health;
 mod host;
 mod http;
 pub mod keys;
 mod network;
+mod picking;
 mod reader;
 mod routes;
 mod sections;
@@ -36,9 +39,11 @@ use crate::base::machine::own_addresses;
 pub use address::{Address, AddressError};
 pub use duration::read as read_duration;
 pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
+pub use health::{CheckKind, CircuitBreaker, HealthCheck, TcpOnDown};
 pub use host::{HostError, HostMatch};
 pub use http::{Http, Route};
 pub use network::NetworkError;
+pub use picking::{Algorithm, HashKey};
 
 /// More than any configuration has, in bytes: ten thousand backends take one or two MiB.
 const LARGEST: u64 = 16 << 20;
@@ -255,26 +260,6 @@ pub struct SocketOptions {
     pub tcp_fastopen: bool,
 }
 
-/// How a pool picks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Algorithm {
-    /// Each in turn; weights are not heeded, except 0.
-    #[default]
-    RoundRobin,
-    /// Each in turn by weight, smoothly.
-    WeightedRoundRobin,
-}
-
-/// How backends are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum HealthCheck {
-    /// Whether they can be connected to: one look at the start.
-    #[default]
-    Tcp,
-    /// Not at all. The default where only UDP listeners use the pool: a connection would tell nothing of them.
-    None,
-}
-
 /// What a UDP session does when its backend is found down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnDown {
@@ -304,6 +289,11 @@ pub struct Pool {
     pub name: String,
     /// How a backend is picked.
     pub algorithm: Algorithm,
+    /// What is hashed, where the algorithm hashes. All but [`HashKey::ClientIp`] only where every listener of the pool
+    /// speaks HTTP.
+    pub hash_key: HashKey,
+    /// `consistent_hash`: no backend holds more than this times the mean, 1.0 to 1000.0; `None` means no bound.
+    pub hash_balance: Option<f64>,
     /// How long a connection may take to be made; past it another backend.
     pub connect_timeout: Duration,
     /// HTTP: how long from a request sent to the head of its response.
@@ -324,8 +314,20 @@ pub struct Pool {
     pub udp_requests: u32,
     /// UDP: what a session does when its backend is found down.
     pub udp_on_down: OnDown,
+    /// Clients that wait when every backend is at its limit; 0 means none. At most 1,000,000.
+    pub queue: u32,
+    /// How long one waits.
+    pub queue_timeout: Duration,
+    /// How long a backend that comes back or is added takes to its whole share; zero means none.
+    pub slow_start: Duration,
+    /// Below this healthy fraction, health is ignored; 0.0 to 1.0, and 0.0 means never.
+    pub panic_threshold: f64,
+    /// What becomes of the open connections of a backend found down.
+    pub tcp_on_down: TcpOnDown,
     /// How it is found out which backends are up, besides by the connections that clients make.
     pub health_check: HealthCheck,
+    /// When a backend that fails clients is left alone; `None` means never.
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// In the order of the file; may be empty.
     pub backends: Vec<Backend>,
 }
@@ -336,6 +338,8 @@ impl Pool {
         Pool {
             name: name.into(),
             algorithm: Algorithm::default(),
+            hash_key: HashKey::default(),
+            hash_balance: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             retries: 1,
@@ -346,7 +350,13 @@ impl Pool {
             udp_responses: 0,
             udp_requests: 0,
             udp_on_down: OnDown::default(),
+            queue: 0,
+            queue_timeout: Duration::from_secs(5),
+            slow_start: Duration::ZERO,
+            panic_threshold: 0.0,
+            tcp_on_down: TcpOnDown::default(),
             health_check: HealthCheck::default(),
+            circuit_breaker: None,
             backends: Vec::new(),
         }
     }

@@ -4,6 +4,7 @@
 //! reported. The caller then puts any value in its place and goes on, so that one run finds everything.
 
 mod addresses;
+mod checks;
 mod web;
 
 use std::collections::BTreeSet;
@@ -125,10 +126,12 @@ impl<'t> Reader<'t> {
                 Some(_) => {}
                 None => {
                     let supported = |s: &&&Section| s.now().any(|key| key.name == name);
+                    let mut others = SECTIONS.iter().filter(supported);
                     let hint = match Hint::new(name, section.keys.iter().map(|key| key.name)) {
-                        Hint::OneOf(_) => match SECTIONS.iter().find(supported) {
-                            Some(other) => Hint::Elsewhere(other.title),
-                            None => Hint::Keys(section),
+                        // Where several have such a key, none of them need be what is meant.
+                        Hint::OneOf(_) => match (others.next(), others.next()) {
+                            (Some(other), None) => Hint::Elsewhere(other.title),
+                            _ => Hint::Keys(section),
                         },
                         near => near,
                     };
@@ -152,16 +155,22 @@ impl<'t> Reader<'t> {
     /// Reports each key of `open` that its scope keeps out of a listener of `protocol`. What it holds is then not worth
     /// a look.
     pub(super) fn scopes(&mut self, open: &Open<'_>, protocol: Protocol, accept_proxy: bool) {
+        self.misplaced(open, |scope| match (scope, protocol) {
+            (Scope::Http, Protocol::Tcp | Protocol::Udp) => Some(Fault::HttpOnly(protocol)),
+            (Scope::HttpOrProxied, Protocol::Tcp) if !accept_proxy => Some(Fault::NoHeader),
+            (Scope::HttpOrProxied | Scope::Connections, Protocol::Udp) => Some(Fault::ConnectionsOnly),
+            (Scope::UdpSoFar, Protocol::Http | Protocol::Tcp) => Some(Fault::NotYetFor(protocol)),
+            _ => None,
+        });
+    }
+
+    /// Reports each key of `open` whose scope is at fault here.
+    pub(super) fn misplaced(&mut self, open: &Open<'_>, fault: impl Fn(Scope) -> Option<Fault>) {
         for typed in open.table.keys() {
             let name: &str = typed.get_ref();
-            let fault = match (open.section.key(name).map(|key| key.scope), protocol) {
-                (Some(Scope::Http), Protocol::Tcp | Protocol::Udp) => Fault::HttpOnly(protocol),
-                (Some(Scope::HttpOrProxied), Protocol::Tcp) if !accept_proxy => Fault::NoHeader,
-                (Some(Scope::HttpOrProxied | Scope::Connections), Protocol::Udp) => Fault::ConnectionsOnly,
-                (Some(Scope::UdpSoFar), Protocol::Http | Protocol::Tcp) => Fault::NotYetFor(protocol),
-                _ => continue,
-            };
-            self.report(typed.span().start, open.place_of(name), fault);
+            if let Some(fault) = open.section.key(name).and_then(|key| fault(key.scope)) {
+                self.report(typed.span().start, open.place_of(name), fault);
+            }
         }
     }
 
@@ -300,13 +309,8 @@ impl<'t> Reader<'t> {
         let Takes::Fraction(range) = takes else {
             return None;
         };
-        let (found, read) = match value {
-            DeValue::Float(number) => (number.to_string(), number.as_str().parse::<f64>().ok()),
-            DeValue::Integer(number) => {
-                let whole = i64::from_str_radix(number.as_str(), number.radix()).ok();
-                (number.to_string(), whole.map(|whole| whole as f64))
-            }
-            _ => return self.wrong_type(span.start, open.place_of(key), value, takes),
+        let Some((found, read)) = checks::number(value) else {
+            return self.wrong_type(span.start, open.place_of(key), value, takes);
         };
         let read = read.filter(|number| range.contains(number));
         if read.is_none() {

@@ -1,11 +1,13 @@
 //! The document section by section: tables in, the parts of a `Config` out, still with the places that the checks
 //! across sections need.
 
+use super::checks;
 use super::error::{Fault, Quoted};
+use super::keys::Scope;
 use super::reader::{Noted, Open, Reader};
 use super::routes;
 use super::{
-    Address, Algorithm, Backend, Global, HealthCheck, Listener, OnDown, Pool, Protocol, SendProxy, SocketOptions,
+    Address, Algorithm, Backend, Global, HashKey, Listener, OnDown, Pool, Protocol, SendProxy, SocketOptions, TcpOnDown,
 };
 
 /// What was read, before anything is compared with anything else.
@@ -32,9 +34,21 @@ pub(super) struct ListenerDraft {
 pub(super) struct PoolDraft {
     pub(super) pool: Pool,
     pub(super) name: Option<Noted<String>>,
-    /// Whether the file says how backends are checked.
-    pub(super) checked: bool,
+    /// What is hashed, where the file says it and it is not wrong already.
+    pub(super) hash_key: Option<Noted<HashKey>>,
+    pub(super) checked: Checked,
     pub(super) backends: Vec<BackendDraft>,
+}
+
+/// Whether the file says how backends are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Checked {
+    /// It says nothing.
+    Unsaid,
+    /// It does not say by what kind of check: where that could stand, and its place.
+    Kindless(usize, String),
+    /// It does.
+    Said,
 }
 
 /// A backend as far as it could be read.
@@ -151,12 +165,7 @@ fn congestion_control(r: &mut Reader<'_>, t: &Open<'_>) -> Option<String> {
 fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
     let name = r.name(t, "name");
     let mut pool = Pool::new(name.as_ref().map(|name| name.value.clone()).unwrap_or_default());
-    match r.choice(t, "algorithm") {
-        Some("round_robin") => pool.algorithm = Algorithm::RoundRobin,
-        Some("weighted_round_robin") => pool.algorithm = Algorithm::WeightedRoundRobin,
-        Some(other) => unreachable!("{other} is in the table of keys, but not read"),
-        None => {}
-    }
+    let hash_key = picking(r, t, &mut pool);
     pool.connect_timeout = r.duration(t, "connect_timeout").unwrap_or(pool.connect_timeout);
     pool.response_timeout = r.duration(t, "response_timeout").unwrap_or(pool.response_timeout);
     pool.retries = r.integer(t, "retries").unwrap_or(pool.retries);
@@ -176,11 +185,23 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         Some("keep") => pool.udp_on_down = OnDown::Keep,
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
     }
-    let check = r.table(t, "health_check");
-    if let Some(check) = &check
-        && r.choice(check, "kind") == Some("none")
-    {
-        pool.health_check = HealthCheck::None;
+    pool.queue = r.integer(t, "queue").unwrap_or(pool.queue);
+    pool.queue_timeout = r.duration(t, "queue_timeout").unwrap_or(pool.queue_timeout);
+    pool.slow_start = r.duration(t, "slow_start").unwrap_or(pool.slow_start);
+    pool.panic_threshold = r.fraction(t, "panic_threshold").unwrap_or(pool.panic_threshold);
+    match r.choice(t, "tcp_on_down") {
+        Some("keep") | None => pool.tcp_on_down = TcpOnDown::Keep,
+        Some("close") => pool.tcp_on_down = TcpOnDown::Close,
+        Some(other) => unreachable!("{other} is in the table of keys, but not read"),
+    }
+    let mut checked = Checked::Unsaid;
+    if let Some(check) = r.table(t, "health_check") {
+        let told;
+        (pool.health_check, told) = checks::health_check(r, &check);
+        checked = if told { Checked::Said } else { Checked::Kindless(check.at, check.place_of("kind")) };
+    }
+    if let Some(breaker) = r.table(t, "circuit_breaker") {
+        pool.circuit_breaker = Some(checks::circuit_breaker(r, &breaker));
     }
     let mut backends = Vec::new();
     for table in r.tables(t, "backend", "id") {
@@ -188,7 +209,41 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         pool.backends.push(backend);
         backends.push(draft);
     }
-    PoolDraft { pool, name, checked: check.is_some(), backends }
+    PoolDraft { pool, name, hash_key, checked, backends }
+}
+
+/// How `pool` picks, and what is hashed; whether its traffic has that is seen when its listeners are known.
+fn picking(r: &mut Reader<'_>, t: &Open<'_>, pool: &mut Pool) -> Option<Noted<HashKey>> {
+    let algorithm = match r.choice(t, "algorithm") {
+        // What it is may stand where nothing could be read.
+        None if r.has(t, "algorithm") || r.partial() => None,
+        None => Some(pool.algorithm),
+        Some(name) => {
+            let known = Algorithm::named(name);
+            debug_assert!(known.is_some(), "{name} is in the table of keys, but not read");
+            known
+        }
+    };
+    if let Some(algorithm) = algorithm {
+        pool.algorithm = algorithm;
+        r.misplaced(t, |scope| match scope {
+            Scope::Hashing if !algorithm.is_hashing() => Some(Fault::NotHashing(algorithm)),
+            Scope::ConsistentHash if algorithm != Algorithm::ConsistentHash => Some(Fault::NotConsistent(algorithm)),
+            _ => None,
+        });
+    }
+    if algorithm.is_none_or(|algorithm| algorithm == Algorithm::ConsistentHash) {
+        pool.hash_balance = r.zero_or(t, "hash_balance");
+    }
+    let key = if algorithm.is_none_or(Algorithm::is_hashing) { r.hash_key(t, "hash_key")? } else { return None };
+    match algorithm? {
+        Algorithm::IpHash if key.value != HashKey::ClientIp => {
+            let found = Quoted::new(&key.value.to_string());
+            r.report(key.at, key.place, Fault::NotByAddress { found });
+            None
+        }
+        _ => Some(key),
+    }
 }
 
 fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {

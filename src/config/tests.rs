@@ -1,5 +1,7 @@
 //! What a file means, key by key. What is wrong with one: tests/config_errors.rs.
 
+mod pools;
+
 use super::keys::{Key, Preset, SECTIONS, Scope, Section, TOP, Takes};
 use super::*;
 
@@ -43,11 +45,21 @@ name = 'api'
 address = '127.0.0.1:8001'
 ";
 
-/// [`LEAST`], as HTTP or UDP where `key` is for that, and with a route where `section` is of one.
+/// [`LEAST`], as HTTP or UDP where `key` is for that, with a route where `section` is of one, and with the algorithm or
+/// the kind of check that `key` is for.
 fn least(section: &Section, key: &Key) -> String {
     let in_route = ["[[listener.route]]", "header"].contains(&section.title);
+    let check =
+        |lines: &str| LEAST.replace("[[pool.backend]]", &format!("[pool.{}]\n{lines}[[pool.backend]]", section.title));
     match key.scope {
         _ if in_route => HTTP.replace("[[pool]]", "[[listener.route]]\npool = 'api'\n[[pool]]"),
+        _ if section.title == "circuit_breaker" => check(""),
+        Scope::CheckHttp | Scope::Checked => check("kind = 'http'\n"),
+        Scope::CheckBytes => check("kind = 'udp'\nsend = 'x'\n"),
+        Scope::Any if section.title == "health_check" => check("send = 'x'\n"),
+        Scope::Hashing | Scope::ConsistentHash => {
+            LEAST.replace("name = 'api'", "name = 'api'\nalgorithm = 'consistent_hash'")
+        }
         Scope::Any | Scope::Connections => LEAST.to_owned(),
         Scope::UdpSoFar => UDP.to_owned(),
         Scope::Http | Scope::HttpOrProxied => HTTP.to_owned(),
@@ -61,9 +73,11 @@ fn with(section: &Section, key: &Key, value: &str) -> String {
     let old = format!("{} =", key.name);
     let before = match section.title {
         "Top level" => return format!("{line}\n{least}"),
-        "health_check" => {
-            return least.replace("[[pool.backend]]", &format!("[pool.health_check]\n{line}\n[[pool.backend]]"));
+        "health_check" if line.contains("http") || line.contains("none") => {
+            return with(section, key, "1").replace("kind = 1", &line).replace("send = 'x'\n", "");
         }
+        "health_check" => "[pool.health_check]",
+        "circuit_breaker" => "[pool.circuit_breaker]",
         "header" => return least.replace("[[pool]]", &format!("[listener.route.header]\n{line}\n[[pool]]")),
         "[[pool]]" if key.name == "backend" => {
             return format!("{}{line}\n", least.split("[[pool.backend]]").next().expect("a part"));
@@ -113,6 +127,8 @@ fn the_least_takes_every_default() {
         pools: vec![Pool {
             name: "api".to_owned(),
             algorithm: Algorithm::RoundRobin,
+            hash_key: HashKey::ClientIp,
+            hash_balance: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             retries: 1,
@@ -123,7 +139,20 @@ fn the_least_takes_every_default() {
             udp_responses: 0,
             udp_requests: 0,
             udp_on_down: OnDown::Reselect,
-            health_check: HealthCheck::Tcp,
+            queue: 0,
+            queue_timeout: Duration::from_secs(5),
+            slow_start: Duration::ZERO,
+            panic_threshold: 0.0,
+            tcp_on_down: TcpOnDown::Keep,
+            health_check: HealthCheck {
+                kind: CheckKind::Tcp { send: Vec::new(), expect: Vec::new() },
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_secs(1),
+                rise: 2,
+                fall: 3,
+                initially_up: true,
+            },
+            circuit_breaker: None,
             backends: vec![Backend {
                 id: "127.0.0.1:8001".to_owned(),
                 address,
@@ -279,7 +308,7 @@ fn the_least_of_udp_takes_every_default() {
         ..Listener::new("web", Protocol::Udp)
     };
     assert_eq!(config.listeners, [expected]);
-    assert_eq!(config.pools[0].health_check, HealthCheck::None);
+    assert_eq!(config.pools[0].health_check.kind, CheckKind::None);
 }
 
 #[test]
@@ -295,35 +324,16 @@ fn every_key_of_udp_arrives() {
 }
 
 #[test]
-fn backends_of_udp_alone_are_not_connected_to() {
-    let twin = "[[listener]]\nname = 'twin'\nbind = '127.0.0.1:8080'\nprotocol = 'tcp'\npool = 'api'\n[[pool]]";
-    let route =
-        "[[listener]]\nname = 'w'\nbind = '127.0.0.1:8080'\nprotocol = 'http'\nroute = [{ pool = 'api' }]\n[[pool]]";
-    let cases = [
-        ("udp alone", UDP.to_owned(), HealthCheck::None),
-        ("udp twice", UDP.replace("[[pool]]", &twin.replace("8080", "8081").replace("tcp", "udp")), HealthCheck::None),
-        ("udp and tcp", UDP.replace("[[pool]]", twin), HealthCheck::Tcp),
-        ("udp and a route", UDP.replace("[[pool]]", route), HealthCheck::Tcp),
-        ("tcp", LEAST.to_owned(), HealthCheck::Tcp),
-        ("nobody", LEAST.replace("[[pool]]", "[[pool]]\nname = 'idle'\n[[pool]]"), HealthCheck::Tcp),
-    ];
-    for (why, text, expected) in cases {
-        let config = parse(&text, "t").unwrap_or_else(|errors| panic!("{why}: {errors}"));
-        assert_eq!(config.pools[0].health_check, expected, "{why}");
-    }
-}
-
-#[test]
 fn a_key_is_an_error_where_it_would_do_nothing() {
     let listener = SECTIONS.iter().find(|section| section.title == "[[listener]]").expect("it is there");
     let mut seen = 0;
     for key in listener.now().filter(|key| key.scope != Scope::Any) {
         let (http, tcp, udp) = match key.scope {
-            Scope::Any => (None, None, None),
             Scope::Http => (None, Some("is only for http, and this listener is tcp"), Some("listener is udp")),
             Scope::HttpOrProxied => (None, Some("this tcp listener takes none"), Some("only for http and tcp")),
             Scope::Connections => (None, None, Some("is only for http and tcp, and this listener is udp")),
             Scope::UdpSoFar => (Some("is not supported yet for http"), Some("is not supported yet for tcp"), None),
+            other => panic!("{other:?} is of no listener"),
         };
         for (protocol, expected) in [("'http'", http), ("'tcp'", tcp), ("'udp'", udp)] {
             let Some(expected) = expected else { continue };
@@ -409,7 +419,7 @@ backend = [
         algorithm: Algorithm::WeightedRoundRobin,
         connect_timeout: Duration::from_millis(250),
         retries: 0,
-        health_check: HealthCheck::None,
+        health_check: HealthCheck::none(),
         backends: vec![
             Backend {
                 id: "one".to_owned(),

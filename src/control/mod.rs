@@ -2,6 +2,7 @@
 //!
 //! Knows: the configuration and everybody's mailboxes. Must not touch: sockets of clients or backends.
 
+mod checks;
 mod loops;
 mod plan;
 
@@ -9,6 +10,7 @@ pub use plan::Plan;
 
 use crate::base::time::{Clock, Tick};
 use crate::link::plain::PlainStream;
+use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerPost};
 use crate::shared::snapshot::Snapshot;
@@ -24,6 +26,19 @@ const SOON: Duration = Duration::from_millis(1);
 /// A worker that has been in one turn for this long is stalled, in milliseconds.
 const STALL: u64 = 1_000;
 
+/// Takes the list of all that is to be checked from now on.
+pub type CheckOrders = Box<dyn Fn(Vec<Target>) + Send>;
+
+/// What mail does to the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    Nothing,
+    /// Who is up.
+    Health,
+    /// Who is there, or where.
+    Backends,
+}
+
 /// The control thread.
 pub struct Control {
     plan: Plan,
@@ -31,6 +46,8 @@ pub struct Control {
     posts: Vec<WorkerPost<PlainStream>>,
     clock: Clock,
     mailbox: Receiver<ControlMail>,
+    /// Orders what is to be checked.
+    check: CheckOrders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
     /// The turn of a worker that was reported as stalled.
@@ -45,12 +62,14 @@ impl Control {
         posts: Vec<WorkerPost<PlainStream>>,
         clock: Clock,
         mailbox: Receiver<ControlMail>,
+        check: CheckOrders,
     ) -> Control {
-        Control { plan, hub, posts, clock, mailbox, old: VecDeque::new(), reported: None }
+        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None }
     }
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
+        (self.check)(self.plan.targets(&self.hub.current()));
         loop {
             let wait = if self.old.is_empty() { LOOK } else { SOON };
             match self.mailbox.recv_timeout(wait) {
@@ -58,12 +77,12 @@ impl Control {
                     let mut changed = self.take(mail);
                     // What has piled up becomes one snapshot.
                     while let (Some(before), Ok(mail)) = (changed, self.mailbox.try_recv()) {
-                        changed = self.take(mail).map(|now| now || before);
+                        changed = self.take(mail).map(|now| now.max(before));
                     }
                     match changed {
                         None => return,
-                        Some(true) => self.publish(),
-                        Some(false) => {}
+                        Some(Change::Nothing) => {}
+                        Some(change) => self.publish(change),
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -74,16 +93,23 @@ impl Control {
         }
     }
 
-    /// True when the plan has changed; `None` to stop.
-    fn take(&mut self, mail: ControlMail) -> Option<bool> {
+    /// What it changes; `None` to stop.
+    fn take(&mut self, mail: ControlMail) -> Option<Change> {
         match mail {
-            ControlMail::Resolved { host, port, addresses } => Some(self.plan.resolved(host, port, addresses)),
+            ControlMail::Resolved { host, port, addresses } => match self.plan.resolved(host, port, addresses) {
+                true => Some(Change::Backends),
+                false => Some(Change::Nothing),
+            },
+            ControlMail::Health => Some(Change::Health),
             ControlMail::Stop => None,
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, change: Change) {
         let next = self.plan.build();
+        if change == Change::Backends {
+            (self.check)(self.plan.targets(&next));
+        }
         let generation = next.generation;
         let last = self.hub.publish(next);
         self.old.push_back((generation, last));

@@ -1,18 +1,23 @@
 //! From a configuration, and what is known of the world, to a snapshot.
 
-use crate::balance::Rota;
+use crate::balance::{self, Picker, Place};
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::net::Network;
-use crate::config::{self, Address, Algorithm, Config, Transport};
+use crate::config::{self, Address, Config, Transport};
+use crate::control::checks::{self, algorithm_of, breaker_of, hash_key_of};
 use crate::control::loops::Loops;
 use crate::guard::{Budget, Cap, PerClient, Seldom};
+use crate::probe::Health;
 use crate::route::{HeaderMatch, Route, Router};
 use crate::shared::backend::BackendState;
-use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Turns, Udp};
+use crate::shared::checks::{CheckPlan, Target};
+use crate::shared::choose::Turns;
+use crate::shared::queue::{Queue, Wakers};
+use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Udp};
 use crate::wire::proxy;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
 pub struct Plan {
@@ -26,6 +31,7 @@ pub struct Plan {
     /// By listener.
     limits: Vec<Limits>,
     loops: Loops,
+    workers: (usize, Wakers),
 }
 
 /// What outlives snapshots of a listener.
@@ -40,6 +46,32 @@ struct Limits {
 struct Known {
     turns: Arc<Turns>,
     budget: Arc<Budget>,
+    queue: OnceLock<Arc<Queue>>,
+    /// Pickers, primaries and backups, and what they were built from: tables of hashes are work, and most changes leave
+    /// them as they are.
+    pickers: [Option<Built>; 2],
+}
+
+/// A picker and what it was built from.
+#[derive(Clone)]
+struct Built {
+    algorithm: balance::Algorithm,
+    places: Vec<Place>,
+    picker: Arc<Picker>,
+}
+
+impl Known {
+    fn picker(&mut self, tier: usize, algorithm: balance::Algorithm, places: Vec<Place>) -> Arc<Picker> {
+        if let Some(built) = &self.pickers[tier]
+            && built.algorithm == algorithm
+            && built.places == places
+        {
+            return built.picker.clone();
+        }
+        let picker = Arc::new(Picker::build(algorithm, &places));
+        self.pickers[tier] = Some(Built { algorithm, places, picker: picker.clone() });
+        picker
+    }
 }
 
 impl Plan {
@@ -52,7 +84,14 @@ impl Plan {
         });
         let limits = limits.collect();
         let (names, states, pools, loops) = (HashMap::new(), HashMap::new(), HashMap::new(), Loops::new(&config));
-        Plan { config, generation: 0, names, states, pools, limits, loops }
+        let workers = (1, Wakers::default());
+        Plan { config, generation: 0, names, states, pools, limits, loops, workers }
+    }
+
+    /// The same for so many workers, which are woken by `wakers` when a place comes free that one of their clients waits for.
+    pub fn for_workers(mut self, workers: usize, wakers: Wakers) -> Plan {
+        self.workers = (workers, wakers);
+        self
     }
 
     /// The same with what is bound, and a way to learn the addresses of this machine: a backend's address where one of
@@ -77,6 +116,28 @@ impl Plan {
         true
     }
 
+    /// All backends of `snapshot`, the last that was built, that are to be checked.
+    pub fn targets(&self, snapshot: &Snapshot) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for (pool, built) in self.config.pools.iter().zip(&snapshot.pools) {
+            let mut plans: HashMap<String, Arc<CheckPlan>> = HashMap::new();
+            for (backend, built_backend) in pool.backends.iter().zip(&built.backends) {
+                let Some(plan) = checks::plan_of(pool, backend).filter(|_| !backend.disabled) else { continue };
+                // Nearly always the same for all of a pool; Host is what may differ.
+                let plan = plans.entry(format!("{plan:?}")).or_insert_with(|| Arc::new(plan)).clone();
+                targets.push(Target {
+                    slot: built_backend.state.slot,
+                    pool: built.name.clone(),
+                    id: built_backend.id.clone(),
+                    addresses: built_backend.addresses.clone(),
+                    plan,
+                    state: built_backend.state.clone(),
+                });
+            }
+        }
+        targets
+    }
+
     /// The next snapshot.
     pub fn build(&mut self) -> Arc<Snapshot> {
         self.generation += 1;
@@ -98,10 +159,22 @@ impl Plan {
         let listeners = listeners.collect();
         let pools = self.config.pools.iter().enumerate();
         let pools = pools
-            .map(|pool| build_pool(pool, &self.names, &mut self.states, &mut self.pools, &mut self.loops))
-            .collect();
+            .map(|pool| {
+                build_pool(pool, &self.names, &mut self.states, &mut self.pools, &mut self.loops, &self.workers)
+            })
+            .collect::<Vec<Pool>>();
         self.loops.tell();
-        Arc::new(Snapshot { generation: self.generation, listeners, pools })
+        let closes = pools.iter().any(|pool| {
+            pool.close_on_down && pool.backends.iter().any(|backend| backend.state.health() == Health::Down)
+        });
+        Arc::new(Snapshot { generation: self.generation, listeners, pools, closes })
+    }
+}
+
+fn addresses_of(backend: &config::Backend, names: &HashMap<(String, u16), Arc<[SocketAddr]>>) -> Arc<[SocketAddr]> {
+    match &backend.address {
+        Address::Ip(address) => Arc::new([*address]),
+        Address::Name { host, port } => names.get(&(host.clone(), *port)).cloned().unwrap_or_else(|| Arc::new([])),
     }
 }
 
@@ -141,40 +214,52 @@ fn build_pool(
     states: &mut HashMap<(Arc<str>, Address), Arc<BackendState>>,
     pools: &mut HashMap<Arc<str>, Known>,
     loops: &mut Loops,
+    workers: &(usize, Wakers),
 ) -> Pool {
     let name: Arc<str> = pool.name.as_str().into();
-    let known = pools.entry(name.clone()).or_default().clone();
-    let mut backends = Vec::with_capacity(pool.backends.len());
-    let (mut primaries, mut backups) = (Vec::new(), Vec::new());
-    for (place, backend) in pool.backends.iter().enumerate() {
-        let addresses: Arc<[SocketAddr]> = match &backend.address {
-            Address::Ip(address) => Arc::new([*address]),
-            Address::Name { host, port } => names.get(&(host.clone(), *port)).cloned().unwrap_or_else(|| Arc::new([])),
-        };
-        let id: Arc<str> = backend.id.as_str().into();
-        let addresses = loops.without((number, &name), &id, addresses);
-        // One whose name does not resolve is down: it takes no turns.
-        if !backend.disabled && backend.weight > 0 && !addresses.is_empty() {
-            let turns = if backend.backup { &mut backups } else { &mut primaries };
-            turns.push((place as u32, backend.weight));
-        }
-        let slot = BackendSlot(states.len() as u32);
-        let state = states
-            .entry((name.clone(), backend.address.clone()))
-            .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive))
-            .clone();
-        backends.push(Backend { id, addresses, state });
-    }
-    let rota = |places: Vec<(u32, u16)>| match pool.algorithm {
-        Algorithm::RoundRobin => Rota::in_turn(places.into_iter().map(|(place, _)| place).collect()),
-        Algorithm::WeightedRoundRobin => Rota::weighted(&places),
+    let known = pools.entry(name.clone()).or_default();
+    let queue = known.queue.get_or_init(|| Queue::new(workers.0, pool.queue, workers.1.clone())).clone();
+    let backends: Vec<Backend> = pool
+        .backends
+        .iter()
+        .map(|backend| {
+            let id: Arc<str> = backend.id.as_str().into();
+            let addresses = loops.without((number, &name), &id, addresses_of(backend, names));
+            let slot = BackendSlot(states.len() as u32);
+            let state = states
+                .entry((name.clone(), backend.address.clone()))
+                .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive))
+                .clone();
+            // Set once, and always the same.
+            let _ = state.queue.set(queue.clone());
+            Backend { id, weight: backend.weight, addresses, state }
+        })
+        .collect();
+    // One whose name does not resolve is down: it takes no turns.
+    let works = |backend: &config::Backend, built: &Backend| {
+        !backend.disabled && backend.weight > 0 && !built.addresses.is_empty()
     };
+    let is_up = |built: &Backend| built.state.health() != Health::Down;
+    let all = || pool.backends.iter().zip(&backends).enumerate();
+    let working = all().filter(|(_, (backend, built))| works(backend, built)).count();
+    let healthy = all().filter(|(_, (backend, built))| works(backend, built) && is_up(built)).count();
+    let panics = (healthy as f64) < pool.panic_threshold * working as f64;
+    let algorithm = algorithm_of(pool.algorithm);
+    let mut tiers = [Vec::new(), Vec::new()];
+    for (place, (backend, built)) in all() {
+        // Hashes keep those that are down: their keys come back to them, and a table is not built at every change.
+        if works(backend, built) && (is_up(built) || panics || algorithm.hashes()) {
+            let place = Place { place: place as u32, id: backend.id.clone(), weight: backend.weight };
+            tiers[usize::from(backend.backup)].push(place);
+        }
+    }
+    let [primaries, backups] = tiers;
     Pool {
         connect_timeout: pool.connect_timeout,
         response_timeout: pool.response_timeout,
         retries: pool.retries,
         retry_budget: pool.retry_budget,
-        budget: known.budget,
+        budget: known.budget.clone(),
         keepalive: pool.keepalive > 0,
         keepalive_timeout: pool.keepalive_timeout,
         send_proxy: match pool.send_proxy {
@@ -188,9 +273,17 @@ fn build_pool(
             keep_on_down: pool.udp_on_down == config::OnDown::Keep,
         },
         backends,
-        turns: known.turns,
-        primaries: rota(primaries),
-        backups: rota(backups),
+        turns: known.turns.clone(),
+        primaries: known.picker(0, algorithm, primaries),
+        backups: known.picker(1, algorithm, backups),
+        hash_key: hash_key_of(&pool.hash_key),
+        hash_balance: pool.hash_balance.unwrap_or(0.0) as f32,
+        breaker: breaker_of(pool),
+        slow_start: pool.slow_start,
+        panics,
+        queue,
+        queue_timeout: pool.queue_timeout,
+        close_on_down: pool.tcp_on_down == config::TcpOnDown::Close,
         name,
     }
 }
@@ -230,8 +323,8 @@ mod tests {
         backup = true
     "#;
 
-    fn ids(pool: &Pool, rota: &Rota) -> Vec<String> {
-        rota.places().iter().map(|place| pool.backends[*place as usize].id.to_string()).collect()
+    fn ids(pool: &Pool, picker: &Picker) -> Vec<String> {
+        picker.places().map(|place| pool.backends[place as usize].id.to_string()).collect()
     }
 
     #[test]

@@ -4,10 +4,12 @@
 
 mod breaker;
 mod budget;
+mod line;
 mod per_client;
 
 pub use breaker::{Breaker, BreakerRules, BreakerState, Outcome, Pass};
 pub use budget::Budget;
+pub use line::{Line, Ticket};
 pub use per_client::{ClientPermit, PerClient};
 
 use crate::base::time::Tick;
@@ -39,6 +41,22 @@ impl Cap {
             limit => limit,
         };
         self.used.fetch_update(Relaxed, Relaxed, |used| (used < limit).then(|| used + 1)).is_ok()
+    }
+
+    /// As [`Cap::reserve`], if so many are taken as were `seen`.
+    pub fn reserve_from(&self, seen: u32) -> bool {
+        let limit = match self.limit.load(Relaxed) {
+            0 => u32::MAX,
+            limit => limit,
+        };
+        seen < limit && self.used.compare_exchange(seen, seen + 1, Relaxed, Relaxed).is_ok()
+    }
+
+    /// True when there is no place left just now.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let limit = self.limit.load(Relaxed);
+        limit > 0 && self.used.load(Relaxed) >= limit
     }
 
     /// Gives back one place that [`Cap::reserve`] took.

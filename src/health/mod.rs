@@ -1,107 +1,67 @@
-//! Looks after backends: for now one look at the start, so that one that is down is known, and said, before its first
-//! client comes.
+//! One thread that checks backends and says who is up.
 //!
-//! Knows: addresses and the live state of backends. Must not touch: workers, sessions, the configuration file.
+//! Knows: what to check where, and the live state of backends. Must not touch: workers, sessions, the configuration file.
+//! Read [`run`](rounds::Rounds::run) first.
+
+mod one;
+mod rounds;
+#[cfg(test)]
+mod tests;
 
 use crate::base::time::Clock;
-use crate::shared::backend::BackendState;
-use crossbeam_channel::unbounded;
+use crate::shared::checks::Target;
+use crate::shared::mail::ControlMail;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use mio::{Poll, Token, Waker};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
 
-/// Connects under way at once.
-const AT_ONCE: usize = 16;
-
-/// A backend to look at.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Its pool, for the log.
-    pub pool: Arc<str>,
-    /// Its id, for the log.
-    pub id: Arc<str>,
-    /// Where it is.
-    pub addresses: Arc<[SocketAddr]>,
-    /// How long a connect may take.
-    pub timeout: Duration,
-    /// What is known of it.
-    pub state: Arc<BackendState>,
+/// The thread that checks. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Checker {
+    orders: Option<Sender<Vec<Target>>>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Connects once to each of `targets`, on a thread of its own; one that cannot be reached is said and set aside.
-///
-/// # Errors
-/// No thread can be started.
-pub fn look_once(targets: Vec<Target>, clock: Clock) -> io::Result<()> {
-    if targets.is_empty() {
-        return Ok(());
+impl Checker {
+    /// Starts the thread, which tells of changes in the state of each backend and by `mail`.
+    ///
+    /// # Errors
+    /// No descriptor or no thread is to be had.
+    pub fn start(clock: Clock, mail: Sender<ControlMail>) -> io::Result<Checker> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), Token(rounds::WAKER))?);
+        // Unbounded, but only control sends, and one order replaces all before it.
+        let (orders, taken): (Sender<Vec<Target>>, Receiver<Vec<Target>>) = unbounded();
+        let rounds = rounds::Rounds::new(poll, taken, clock, mail);
+        let thread = thread::Builder::new().name("health".into()).spawn(move || rounds.run())?;
+        Ok(Checker { orders: Some(orders), waker, thread: Some(thread) })
     }
-    thread::Builder::new().name("health".into()).spawn(move || look(targets, clock))?;
-    Ok(())
-}
 
-fn look(targets: Vec<Target>, clock: Clock) {
-    let (put, take) = unbounded();
-    for target in targets {
-        // The channel lives as long as this function, and has no bound.
-        let _ = put.send(target);
-    }
-    drop(put);
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(take.len()) {
-            scope.spawn(|| {
-                for target in &take {
-                    if let Err(error) = reach(&target) {
-                        log::warn!("pool {}: backend {} is down: {error}", target.pool, target.id);
-                        target.state.failed(clock.now());
-                    }
-                }
-            });
+    /// From now on these are checked, and no others.
+    pub fn check(&self, targets: Vec<Target>) {
+        if let Some(orders) = &self.orders {
+            // It ends only after this.
+            let _ = orders.send(targets);
         }
-    });
-}
+        self.wake();
+    }
 
-fn reach(target: &Target) -> io::Result<()> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address that can be used");
-    for address in &*target.addresses {
-        match TcpStream::connect_timeout(address, target.timeout) {
-            Ok(_) => return Ok(()),
-            Err(error) => last = error,
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("the health thread cannot be woken: {error}");
         }
     }
-    Err(last)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::ids::BackendSlot;
-    use crate::base::time::Tick;
-    use std::net::TcpListener;
-
-    #[test]
-    fn one_that_refuses_is_set_aside_and_one_that_accepts_is_not() {
-        let open = TcpListener::bind("127.0.0.1:0").unwrap();
-        let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let target = |addresses: Vec<SocketAddr>| Target {
-            pool: "p".into(),
-            id: "b".into(),
-            addresses: addresses.into(),
-            timeout: Duration::from_secs(5),
-            state: BackendState::new(BackendSlot(0), 0, 0),
-        };
-        let open = open.local_addr().unwrap();
-        let rows = [
-            ("it accepts", target(vec![open]), false),
-            ("its second address accepts", target(vec![refusing, open]), false),
-            ("it refuses", target(vec![refusing]), true),
-            ("its name does not resolve", target(Vec::new()), true),
-        ];
-        look(rows.iter().map(|(_, target, _)| target.clone()).collect(), Clock::start());
-        for (why, target, aside) in rows {
-            assert_eq!(target.state.is_aside(Tick(0)), aside, "{why}");
+impl Drop for Checker {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

@@ -1,13 +1,16 @@
 //! From a pool to a connected backend: pick, try, and try another.
 
+use crate::balance::Key;
 use crate::base::blocks::Chain;
 use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::time::Tick;
+use crate::guard;
 use crate::link::{Link, Net};
 use crate::relay::Relay;
-use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who, write_proxy};
+use crate::session::{Close, Context, Outcome, Phase, Queued, Tunnel, Turn, Who, key, report, write_proxy};
 use crate::shared::backend::Lease;
-use crate::shared::snapshot::{NoBackend, Pool};
+use crate::shared::choose::{For, NoBackend};
+use crate::shared::snapshot::Pool;
 use crate::upstream::{Attempt, Progress};
 use std::io;
 use std::sync::Arc;
@@ -31,27 +34,39 @@ impl Connect {
         if let Some(pool) = cx.snapshot.pool(pool) {
             pool.budget.request(cx.now);
         }
-        match Connect::pick(pool, inbox, Vec::new(), who, cx) {
-            Ok(connect) => connect.turn(who, cx),
+        // Those who wait came before.
+        if cx.snapshot.pool(pool).is_some_and(|pool| pool.queue.is_waited_in()) {
+            return Queued::begin(pool, inbox, Vec::new(), who, cx);
+        }
+        match Connect::pick(pool, !inbox.is_empty(), Vec::new(), who, cx) {
+            Ok(connect) => connect.with(inbox).turn(who, cx),
+            Err(NoBackend::AllFull) => Queued::begin(pool, inbox, Vec::new(), who, cx),
             Err(reason) => unserved(pool, who, cx, &format_args!("{reason:?}")),
         }
     }
 
-    fn pick<N: Net>(
+    /// The same with what the client has sent already.
+    pub(super) fn with(self, inbox: Chain) -> Connect {
+        Connect { inbox, ..self }
+    }
+
+    /// Picks a backend that is not in `tried`. `waits`: something of the client's is at hand for it.
+    pub(super) fn pick<N: Net>(
         pool: PoolId,
-        inbox: Chain,
+        waits: bool,
         tried: Vec<BackendSlot>,
         who: &Who,
-        cx: &Context<'_, N>,
+        cx: &mut Context<'_, N>,
     ) -> Result<Connect, NoBackend> {
         let plan = cx.snapshot.pool(pool).ok_or(NoBackend::NoneThere)?;
-        let picked = plan.pick(cx.now, &tried)?;
+        let key = if plan.hashes() { key::of_client(who.address.ip()) } else { Key::default() };
+        let picked = plan.pick(cx.now, For { key, tried: &tried, random: cx.random })?;
         let backend = &plan.backends[picked.place];
         // The client's first bytes have often come before its backend is dialled, since that waits for a turn.
-        let waits = !inbox.is_empty() || cx.links.get(who.client).is_some_and(Link::readable);
+        let waits = waits || cx.links.get(who.client).is_some_and(Link::readable);
         let speaks_first = waits || plan.send_proxy.is_some();
         let attempt = Attempt::new(backend.addresses.clone(), cx.now, plan.connect_timeout, speaks_first);
-        Ok(Connect { pool, lease: picked.lease, name: backend.id.clone(), attempt, inbox, tried })
+        Ok(Connect { pool, lease: picked.lease, name: backend.id.clone(), attempt, inbox: Chain::default(), tried })
     }
 
     /// Goes on: connected, to the next backend, or nobody left.
@@ -84,8 +99,12 @@ impl Connect {
                     if tried.len() > retries || !cx.snapshot.pool(self.pool).is_some_and(within) {
                         return unserved(self.pool, who, cx, &error);
                     }
-                    self = match Connect::pick(self.pool, inbox, tried, who, cx) {
-                        Ok(next) => next,
+                    self = match Connect::pick(self.pool, !inbox.is_empty(), tried.clone(), who, cx) {
+                        Ok(next) => next.with(inbox),
+                        Err(NoBackend::AllFull) => {
+                            cx.count.retried.add(1);
+                            return Queued::begin(self.pool, inbox, tried, who, cx);
+                        }
                         Err(_) => return unserved(self.pool, who, cx, &error),
                     };
                     cx.count.retried.add(1);
@@ -115,7 +134,11 @@ impl Connect {
         first
     }
 
-    fn note_failure<N: Net>(&self, error: &io::Error, local: bool, now: Tick, cx: &Context<'_, N>) {
+    fn note_failure<N: Net>(&mut self, error: &io::Error, local: bool, now: Tick, cx: &Context<'_, N>) {
+        let outcome = if local { guard::Outcome::Nothing } else { guard::Outcome::Failure };
+        if let Some(pool) = cx.snapshot.pool(self.pool) {
+            report(&mut self.lease, outcome, pool, now);
+        }
         let pool = cx.snapshot.pool(self.pool).map_or("?", |pool| &pool.name);
         if local {
             // Nothing was learnt about the backend.
@@ -130,7 +153,8 @@ impl Connect {
     }
 }
 
-fn unserved<N: Net>(pool: PoolId, who: &Who, cx: &mut Context<'_, N>, why: &dyn std::fmt::Display) -> Turn {
+/// The end of a client that nobody can serve.
+pub(super) fn unserved<N: Net>(pool: PoolId, who: &Who, cx: &mut Context<'_, N>, why: &dyn std::fmt::Display) -> Turn {
     cx.count.unserved.add(1);
     let pool = cx.snapshot.pool(pool).map_or("?", |pool| &pool.name);
     log::debug!("client {}: pool {pool} has no backend for it: {why}", who.address);

@@ -5,17 +5,22 @@
 
 mod connect;
 pub mod http;
+mod key;
 mod proxied;
+mod queued;
 mod tunnel;
 pub mod udp;
+mod waiting;
 
 use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{LinkId, ListenerId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
+use crate::guard::{self, BreakerState};
 use crate::link::{Link, Net, Stream};
+use crate::shared::backend::Lease;
 use crate::shared::mail::canonical;
-use crate::shared::snapshot::{Protocol, Snapshot};
+use crate::shared::snapshot::{Pool, Protocol, Snapshot};
 use crate::stats::Cell;
 use crate::upstream::Idle;
 use crate::wire::proxy;
@@ -26,12 +31,16 @@ use std::time::Duration;
 pub use connect::Connect;
 pub use http::Http;
 pub use proxied::Proxied;
+pub use queued::Queued;
 pub use tunnel::Tunnel;
+pub use waiting::{LOOK, Waiting};
 
 /// Where a session waits. No lease without a backend, no tunnel without two links.
 pub enum Phase {
     /// It has just been accepted, and nothing was done yet.
     Arrived,
+    /// Every backend is full: it waits in line.
+    Queued(Queued),
     /// A backend is leased, and its socket is not yet writable.
     Connect(Connect),
     /// The PROXY header is read.
@@ -43,10 +52,19 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// True while it waits in line with the ticket of that number.
+    pub fn waits_with(&self, number: u64) -> bool {
+        match self {
+            Phase::Queued(at) => at.has_ticket(number),
+            Phase::Http(at) => at.waits_with(number),
+            _ => false,
+        }
+    }
+
     /// True while it holds blocks: bytes for a slow reader, or from a slow writer.
     pub fn holds_blocks(&self) -> bool {
         match self {
-            Phase::Proxied(_) => true,
+            Phase::Proxied(_) | Phase::Queued(_) => true,
             Phase::Arrived | Phase::Connect(_) => false,
             Phase::Tunnel(at) => at.holds_blocks(),
             Phase::Http(at) => at.holds_blocks(),
@@ -93,6 +111,10 @@ pub struct Context<'a, N: Net> {
     pub path: &'a mut String,
     /// Its scratch, [`crate::relay::SCRATCH`] bytes.
     pub scratch: &'a mut [u8],
+    /// Who of the worker waits in line.
+    pub waiting: &'a mut Waiting,
+    /// Chance, for those who pick by it.
+    pub random: &'a mut fastrand::Rng,
     /// What is in force.
     pub snapshot: &'a Snapshot,
     /// What it counts in.
@@ -122,6 +144,17 @@ pub enum Outcome {
     Again(Phase, Tick),
     /// It is over. The links to backends are closed; the client's is for the worker to close.
     Done(Close),
+}
+
+/// Tells the breaker of a leased backend how it went, and the log what that changed.
+fn report(lease: &mut Lease, outcome: guard::Outcome, pool: &Pool, now: Tick) {
+    let Some(state) = lease.report(outcome, now) else { return };
+    let name = pool.name_of(lease.backend().slot);
+    match state {
+        BreakerState::Open => log::warn!("pool {}: the circuit breaker of backend {name} has opened", pool.name),
+        BreakerState::HalfOpen => {}
+        BreakerState::Closed => log::info!("pool {}: the circuit breaker of backend {name} has closed", pool.name),
+    }
 }
 
 /// Appends the PROXY header that tells a backend who `who` is.
@@ -169,6 +202,7 @@ pub fn step<N: Net>(mut phase: Phase, who: &mut Who, cx: &mut Context<'_, N>) ->
         let turn = match phase {
             Phase::Arrived => begin(who, cx),
             Phase::Proxied(at) => at.turn(who, cx),
+            Phase::Queued(at) => at.turn(who, cx),
             Phase::Connect(at) => at.turn(who, cx),
             Phase::Tunnel(at) => Turn::Stop(at.turn(who, cx)),
             Phase::Http(at) => at.turn(who, cx),

@@ -2,9 +2,11 @@
 
 use crate::base::ids::{LinkId, PoolId};
 use crate::base::time::Tick;
+use crate::guard;
 use crate::link::{Net, Side};
+use crate::probe::Health;
 use crate::relay::{Relay, Turn as Moved};
-use crate::session::{Close, Context, Outcome, Phase, Who};
+use crate::session::{Close, Context, Outcome, Phase, Who, report};
 use crate::shared::backend::Lease;
 
 /// How long a reset waits for a peer that acknowledges nothing more of what was sent before it, in milliseconds.
@@ -49,6 +51,11 @@ impl Tunnel {
 
     /// Moves what can be moved.
     pub(super) fn turn<N: Net>(mut self, who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+        let closes = || cx.snapshot.pool(self.pool).is_some_and(|pool| pool.close_on_down);
+        if self.lease.backend().health() == Health::Down && closes() {
+            cx.count.cut.add(1);
+            return self.done(Close::Cut, cx);
+        }
         let Some((client, backend)) = cx.links.pair_mut(who.client, self.backend) else {
             return self.done(Close::Cut, cx);
         };
@@ -103,6 +110,14 @@ impl Tunnel {
 
     /// What the first bytes, or their absence, say about the backend.
     fn judge<N: Net>(&mut self, cx: &Context<'_, N>) {
+        let outcome = match (self.relay.down() > 0, self.relay.backend_left_silently()) {
+            (true, _) => Some(guard::Outcome::Success),
+            (false, true) => Some(guard::Outcome::Failure),
+            (false, false) => None,
+        };
+        if let (Some(outcome), Some(pool)) = (outcome, cx.snapshot.pool(self.pool)) {
+            report(&mut self.lease, outcome, pool, cx.now);
+        }
         let state = self.lease.backend();
         if self.relay.down() > 0 {
             self.judged = true;
@@ -157,8 +172,6 @@ impl Tunnel {
     }
 
     fn name<'a, N: Net>(&self, cx: &'a Context<'_, N>) -> &'a str {
-        let slot = self.lease.backend().slot;
-        let pool = cx.snapshot.pool(self.pool);
-        pool.and_then(|pool| pool.backends.iter().find(|b| b.state.slot == slot)).map_or("?", |b| &b.id)
+        cx.snapshot.pool(self.pool).map_or("?", |pool| pool.name_of(self.lease.backend().slot))
     }
 }

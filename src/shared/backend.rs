@@ -1,10 +1,14 @@
 //! What is known of a backend from one snapshot to the next, and the lease on it.
 
+use crate::balance::Estimate;
 use crate::base::ids::BackendSlot;
 use crate::base::time::Tick;
-use crate::guard::Cap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::guard::{Breaker, BreakerRules, BreakerState, Cap, Outcome, Pass};
+use crate::probe::Health;
+use crate::shared::queue::Queue;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// How long the first failure sets a backend aside, in milliseconds.
 const ASIDE_FIRST: u32 = 1_000;
@@ -21,10 +25,20 @@ pub struct BackendState {
     pub active: Arc<Cap>,
     /// Idle connections to it, in all workers together.
     pub idle: Arc<Cap>,
+    /// Opens when it fails too often; unused where its pool has none.
+    pub breaker: Breaker,
+    /// How long it takes to answer.
+    pub estimate: Estimate,
+    /// When it began to take work, if it is to start slowly; 0: long ago.
+    since: AtomicU64,
+    /// The line before its pool, told when a place here comes free.
+    pub queue: OnceLock<Arc<Queue>>,
     /// It failed, and is not picked before this tick.
     aside_until: AtomicU64,
     /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
     aside_for: AtomicU32,
+    /// What its checks say: 0 nothing yet, 1 up, 2 down.
+    health: AtomicU8,
 }
 
 impl BackendState {
@@ -34,8 +48,13 @@ impl BackendState {
             slot,
             active: Cap::new(max_connections),
             idle: Cap::new(idle),
+            breaker: Breaker::default(),
+            estimate: Estimate::default(),
+            since: AtomicU64::new(0),
+            queue: OnceLock::new(),
             aside_until: AtomicU64::new(0),
             aside_for: AtomicU32::new(0),
+            health: AtomicU8::new(0),
         })
     }
 
@@ -53,6 +72,25 @@ impl BackendState {
         self.aside_until.compare_exchange(until, now.0 + u64::from(wait), Relaxed, Relaxed).ok()?;
         self.aside_for.store(wait, Relaxed);
         Some(wait)
+    }
+
+    /// What its checks say. One that is not checked stays at [`Health::Starting`], which takes clients.
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            0 => Health::Starting,
+            1 => Health::Up,
+            _ => Health::Down,
+        }
+    }
+
+    /// Takes note of what its checks say. Only the thread that runs them calls this.
+    pub fn set_health(&self, health: Health) {
+        let health = match health {
+            Health::Starting => 0,
+            Health::Up => 1,
+            Health::Down => 2,
+        };
+        self.health.store(health, Relaxed);
     }
 
     /// It answered. Returns true when that ends a time of failures.
@@ -73,27 +111,76 @@ impl BackendState {
     }
 }
 
-/// A place at a backend; given back on drop.
+/// The least part of its weight that a backend bears when it starts slowly.
+const RAMP_LEAST: f32 = 0.1;
+
+impl BackendState {
+    /// From now on it starts slowly, where its pool says so.
+    pub fn starts(&self, now: Tick) {
+        self.since.store(now.0.max(1), Relaxed);
+    }
+
+    /// The part of its weight that it bears `now`: from a tenth to all of it, over `whole`.
+    pub fn ramp(&self, now: Tick, whole: Duration) -> f32 {
+        match self.since.load(Relaxed) {
+            0 => 1.0,
+            since => {
+                let gone = now.0.saturating_sub(since) as f32 / 1000.0;
+                (gone / whole.as_secs_f32()).clamp(RAMP_LEAST, 1.0)
+            }
+        }
+    }
+}
+
+/// A place at a backend, and leave to pass its breaker; both are given back on drop.
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<BackendState>,
+    pass: Option<(Pass, BreakerRules)>,
 }
 
 impl Lease {
-    /// Takes a place at `backend`; `None` when it is at its max_connections.
-    pub fn take(backend: &Arc<BackendState>) -> Option<Lease> {
-        backend.active.reserve().then(|| Lease { backend: backend.clone() })
+    /// Takes a place at `backend`; `None` when it is at its max_connections, or its breaker lets nobody through.
+    pub fn take(backend: &Arc<BackendState>, breaker: Option<BreakerRules>, now: Tick) -> Option<Lease> {
+        backend.active.reserve().then(|| Lease::of_reserved(backend, breaker, now)).flatten()
+    }
+
+    /// As [`Lease::take`], for a place that was reserved already; it is given back where there is no lease.
+    pub fn of_reserved(backend: &Arc<BackendState>, breaker: Option<BreakerRules>, now: Tick) -> Option<Lease> {
+        let pass = match breaker {
+            None => None,
+            Some(rules) => match backend.breaker.enter(now) {
+                Some(pass) => Some((pass, rules)),
+                None => {
+                    backend.active.release();
+                    return None;
+                }
+            },
+        };
+        Some(Lease { backend: backend.clone(), pass })
     }
 
     /// Whose place it is.
     pub fn backend(&self) -> &BackendState {
         &self.backend
     }
+
+    /// Tells its breaker how it went; only the first word counts. The new state of the breaker when that has changed.
+    pub fn report(&mut self, outcome: Outcome, now: Tick) -> Option<BreakerState> {
+        let (pass, rules) = self.pass.take()?;
+        self.backend.breaker.report(pass, outcome, rules, now)
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some((pass, rules)) = self.pass.take() {
+            self.backend.breaker.report(pass, Outcome::Nothing, rules, Tick(0));
+        }
         self.backend.active.release();
+        if let Some(queue) = self.backend.queue.get() {
+            queue.freed();
+        }
     }
 }
 
@@ -128,9 +215,9 @@ mod tests {
     #[test]
     fn a_dropped_lease_goes_back() {
         let backend = BackendState::new(BackendSlot(0), 1, 0);
-        let lease = Lease::take(&backend).unwrap();
-        assert!(Lease::take(&backend).is_none());
+        let lease = Lease::take(&backend, None, Tick(0)).unwrap();
+        assert!(Lease::take(&backend, None, Tick(0)).is_none());
         drop(lease);
-        assert!(Lease::take(&backend).is_some());
+        assert!(Lease::take(&backend, None, Tick(0)).is_some());
     }
 }

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        Arc::new(Snapshot { generation, listeners: Vec::new(), pools: Vec::new() })
+        Arc::new(Snapshot { generation, listeners: Vec::new(), pools: Vec::new(), closes: false })
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum ControlMail {
         /// In the resolver's order.
         addresses: Vec<SocketAddr>,
     },
+    /// The health of some backend has changed; its state says how.
+    Health,
     /// Nothing more will be asked: end.
     Stop,
 }
@@ -100,6 +102,11 @@ impl<S> WorkerPost<S> {
             Err(SendTimeoutError::Timeout(_)) => false,
             Err(SendTimeoutError::Disconnected(_)) => true,
         }
+    }
+
+    /// What wakes the worker.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
     }
 
     /// Makes the worker take a turn, so that it sees a new snapshot.

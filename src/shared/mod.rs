@@ -3,6 +3,9 @@
 //! Knows: pools, backends and what they can be picked by. Must not touch: sockets; it holds no thread and waits for none.
 
 pub mod backend;
+pub mod checks;
+pub mod choose;
 pub mod hub;
 pub mod mail;
+pub mod queue;
 pub mod snapshot;

@@ -1,16 +1,16 @@
 //! The snapshot: everything a worker needs to decide, immutable, built by control.
 
-use crate::balance::Rota;
+use crate::balance::Picker;
 use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::net::Networks;
-use crate::base::time::Tick;
-use crate::guard::{Budget, Cap, PerClient, Seldom};
+use crate::guard::{BreakerRules, Budget, Cap, PerClient, Seldom};
 use crate::route::Router;
-use crate::shared::backend::{BackendState, Lease};
+use crate::shared::backend::BackendState;
+use crate::shared::choose::Turns;
+use crate::shared::queue::{Queue, Wakers};
 use crate::wire::proxy;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// One generation of what is in force.
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// By [`PoolId`].
     pub pools: Vec<Pool>,
+    /// Some pool closes the connections of a backend that is down.
+    pub closes: bool,
 }
 
 impl Snapshot {
@@ -133,9 +135,76 @@ pub struct Pool {
     /// Whose turn it is, for each step of [`Pool::pick`]; kept from one snapshot to the next.
     pub turns: Arc<Turns>,
     /// Those that take new work.
-    pub primaries: Rota,
+    pub primaries: Arc<Picker>,
     /// Those that take it when no primary is up.
-    pub backups: Rota,
+    pub backups: Arc<Picker>,
+    /// What its hashing goes by.
+    pub hash_key: HashKey,
+    /// No backend holds more than this times the mean of what is in flight; 0 is no bound.
+    pub hash_balance: f32,
+    /// When the breakers of its backends move; `None`: they have none.
+    pub breaker: Option<BreakerRules>,
+    /// How long a backend that comes up ramps its share.
+    pub slow_start: Duration,
+    /// So few of its backends are healthy that health is not heeded.
+    pub panics: bool,
+    /// The line of clients that wait while its backends are full.
+    pub queue: Arc<Queue>,
+    /// How long one may wait in it.
+    pub queue_timeout: Duration,
+    /// Connections to a backend found down are closed.
+    pub close_on_down: bool,
+}
+
+impl Pool {
+    /// A pool with the default of every key: what is not of interest in a test or a measurement.
+    pub fn new(name: &str, backends: Vec<Backend>, primaries: Picker, backups: Picker) -> Pool {
+        Pool {
+            name: name.into(),
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
+            retries: 1,
+            retry_budget: 0.2,
+            budget: Arc::default(),
+            keepalive: true,
+            keepalive_timeout: Duration::from_secs(4),
+            send_proxy: None,
+            udp: Udp::default(),
+            backends,
+            turns: Arc::default(),
+            primaries: Arc::new(primaries),
+            backups: Arc::new(backups),
+            hash_key: HashKey::ClientIp,
+            hash_balance: 0.0,
+            breaker: None,
+            slow_start: Duration::ZERO,
+            panics: false,
+            queue: Queue::new(1, 0, Wakers::default()),
+            queue_timeout: Duration::from_secs(5),
+            close_on_down: false,
+        }
+    }
+
+    /// The id of the backend of that slot, for the log. Looks through all of them.
+    pub fn name_of(&self, slot: BackendSlot) -> &str {
+        self.backends.iter().find(|backend| backend.state.slot == slot).map_or("?", |backend| &backend.id)
+    }
+}
+
+/// What the hashing algorithms of a pool go by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// The address of the client.
+    #[default]
+    ClientIp,
+    /// The path of the request.
+    Path,
+    /// The path and the query.
+    Uri,
+    /// A header, by its name in lower case.
+    Header(Box<str>),
+    /// A cookie, by its name.
+    Cookie(Box<str>),
 }
 
 /// What a worker knows of a backend.
@@ -143,142 +212,11 @@ pub struct Pool {
 pub struct Backend {
     /// Its id, unique in the pool.
     pub id: Arc<str>,
+    /// 0 to 256.
+    pub weight: u16,
     /// Where it is, in the resolver's order. Empty: its name does not resolve, or only to our own
     /// listeners.
     pub addresses: Arc<[SocketAddr]>,
     /// What is known of it.
     pub state: Arc<BackendState>,
-}
-
-/// A counter for each step of [`Pool::pick`], so that the refusals of one do not shift the turns of another.
-pub type Turns = [AtomicU64; 4];
-
-/// A backend that was picked.
-#[derive(Debug)]
-pub struct Picked {
-    /// Its place in the pool, in this snapshot.
-    pub place: usize,
-    /// The place taken at it.
-    pub lease: Lease,
-}
-
-/// Why there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoBackend {
-    /// The pool has none that takes new work.
-    NoneThere,
-    /// Each was tried for this client already.
-    AllTried,
-    /// Those that are up are at their max_connections.
-    AllFull,
-}
-
-impl Pool {
-    /// The backend whose turn it is, among those that are not in `tried`, not set aside and not full. One that is set
-    /// aside is taken all the same where there is no other: the last one is never set aside.
-    pub fn pick(&self, now: Tick, tried: &[BackendSlot]) -> Result<Picked, NoBackend> {
-        // Each step is tried only when nobody of those before is up; one that is up and full still bars the way, since
-        // backups are for failure, not for load.
-        let steps = [(&self.primaries, false), (&self.backups, false), (&self.primaries, true), (&self.backups, true)];
-        let mut reason = NoBackend::NoneThere;
-        for ((rota, even_aside), turn) in steps.into_iter().zip(&*self.turns) {
-            let mut lease = None;
-            let mut full = false;
-            let place = rota.pick(turn, |place| {
-                let state = &self.backends[place as usize].state;
-                if tried.contains(&state.slot) {
-                    reason = NoBackend::AllTried;
-                    return false;
-                }
-                if state.is_aside(now) && !even_aside {
-                    return false;
-                }
-                lease = Lease::take(state);
-                full |= lease.is_none();
-                lease.is_some()
-            });
-            if let (Some(place), Some(lease)) = (place, lease) {
-                return Ok(Picked { place: place as usize, lease });
-            }
-            if full {
-                return Err(NoBackend::AllFull);
-            }
-        }
-        Err(reason)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool(max_connections: u32) -> Pool {
-        let backend = |n: u32| Backend {
-            id: format!("b{n}").into(),
-            addresses: Arc::new([]),
-            state: BackendState::new(BackendSlot(n), max_connections, 0),
-        };
-        Pool {
-            name: "p".into(),
-            connect_timeout: Duration::from_secs(2),
-            response_timeout: Duration::from_secs(30),
-            retry_budget: 0.2,
-            budget: Arc::default(),
-            keepalive: true,
-            keepalive_timeout: Duration::from_secs(4),
-            send_proxy: None,
-            udp: Udp::default(),
-            retries: 1,
-            backends: (0..3).map(backend).collect(),
-            turns: Arc::default(),
-            primaries: Rota::in_turn(vec![0, 1]),
-            backups: Rota::in_turn(vec![2]),
-        }
-    }
-
-    fn picks(pool: &Pool, tried: &[u32], n: usize) -> Vec<Result<usize, NoBackend>> {
-        let tried: Vec<_> = tried.iter().copied().map(BackendSlot).collect();
-        (0..n).map(|_| pool.pick(Tick(100), &tried).map(|picked| picked.place)).collect()
-    }
-
-    #[test]
-    fn picking_is_total_and_says_why_not() {
-        type Row = (&'static str, &'static [u32], &'static [u32], Vec<Result<usize, NoBackend>>);
-        let rows: Vec<Row> = vec![
-            ("primaries in turn", &[], &[], vec![Ok(0), Ok(1), Ok(0)]),
-            ("one set aside", &[0], &[], vec![Ok(1), Ok(1)]),
-            ("both set aside: the backup", &[0, 1], &[], vec![Ok(2), Ok(2)]),
-            ("all set aside: the last ones never are", &[0, 1, 2], &[], vec![Ok(0), Ok(1)]),
-            ("one tried", &[], &[1], vec![Ok(0), Ok(0)]),
-            ("both tried: the backup", &[], &[0, 1], vec![Ok(2)]),
-            ("one tried, the other aside: the backup first", &[1], &[0], vec![Ok(2)]),
-            ("tried, and the others aside: one of these", &[1, 2], &[0], vec![Ok(1)]),
-            ("all tried", &[], &[0, 1, 2], vec![Err(NoBackend::AllTried)]),
-        ];
-        for (why, aside, tried, expected) in rows {
-            let pool = pool(0);
-            for place in aside {
-                pool.backends[*place as usize].state.failed(Tick(50));
-            }
-            assert_eq!(picks(&pool, tried, expected.len()), expected, "{why}");
-        }
-    }
-
-    #[test]
-    fn full_primaries_bar_the_way_to_backups() {
-        let pool = pool(1);
-        let _first = pool.pick(Tick(0), &[]).unwrap();
-        let second = pool.pick(Tick(0), &[]).unwrap();
-        assert_eq!(pool.pick(Tick(0), &[]).unwrap_err(), NoBackend::AllFull);
-        let place = second.place;
-        drop(second);
-        assert_eq!(pool.pick(Tick(0), &[]).unwrap().place, place, "a lease came back");
-    }
-
-    #[test]
-    fn an_empty_pool_has_none() {
-        let mut pool = pool(0);
-        (pool.primaries, pool.backups) = (Rota::default(), Rota::default());
-        assert_eq!(pool.pick(Tick(0), &[]).unwrap_err(), NoBackend::NoneThere);
-    }
 }

@@ -9,7 +9,7 @@ use crate::guard::Permit;
 use crate::link::{Link, Net, Owner, Ready};
 use crate::relay::SCRATCH;
 use crate::session::http::Spare;
-use crate::session::{self, Close, Context, Outcome, Phase, Who};
+use crate::session::{self, Close, Context, LOOK, Outcome, Phase, Waiting, Who};
 use crate::shared::hub::Member;
 use crate::shared::mail::Arrival;
 use crate::stats::{Cell, Stats};
@@ -59,6 +59,10 @@ pub struct Core<N: Net> {
     blocks: Blocks,
     out: Vec<u8>,
     scratch: Box<[u8]>,
+    waiting: Waiting,
+    /// When those who wait look for themselves.
+    look_at: Tick,
+    random: fastrand::Rng,
     stats: Arc<Stats>,
     released: bool,
     draining: bool,
@@ -71,6 +75,7 @@ impl<N: Net> Core<N> {
     pub fn new(net: N, member: Member, stats: Arc<Stats>, now: Tick, memory: usize) -> Self {
         let mut blocks = Blocks::new(memory);
         blocks.supply(net.pipes());
+        let seed = member.worker().0;
         Core {
             net,
             member,
@@ -85,6 +90,9 @@ impl<N: Net> Core<N> {
             blocks,
             out: Vec::with_capacity(SCRATCH),
             scratch: vec![0; SCRATCH].into(),
+            waiting: Waiting::new(usize::from(seed)),
+            look_at: now,
+            random: fastrand::Rng::with_seed(u64::from(seed)),
             stats,
             released: false,
             draining: false,
@@ -189,7 +197,9 @@ impl<N: Net> Core<N> {
 
     /// When the next timer may be due.
     pub fn next_due(&self) -> Option<Tick> {
-        self.wheel.next().into_iter().chain(self.idle.next_due()).chain(self.blocks.pipes_due()).min()
+        let look = (!self.waiting.is_empty()).then_some(self.look_at);
+        let pipes = self.blocks.pipes_due();
+        self.wheel.next().into_iter().chain(self.idle.next_due()).chain(pipes).chain(look).min()
     }
 
     /// Takes a client on, and queues it; `None` when it had to be closed.
@@ -245,6 +255,8 @@ impl<N: Net> Core<N> {
             blocks: &mut self.blocks,
             out: &mut self.out,
             scratch: &mut self.scratch,
+            waiting: &mut self.waiting,
+            random: &mut self.random,
             snapshot: self.member.snapshot(),
             count: self.stats.cell(usize::from(self.member.worker().0)),
         };
@@ -290,6 +302,33 @@ impl<N: Net> Core<N> {
             }
         }
         self.fired = fired;
+        if !self.waiting.is_empty() {
+            self.serve_lines(now);
+        }
+    }
+
+    /// Steps those whose turn it is in the lines before full pools, as long as there are places.
+    fn serve_lines(&mut self, now: Tick) {
+        self.look_at = now.after(LOOK);
+        let mut last = None;
+        while let Some(pool) = self.waiting.pool_after(last) {
+            last = Some(pool);
+            while let Some((number, id)) = self.waiting.head(pool) {
+                if self.waits_with(id, number) {
+                    self.step(id, now);
+                    if self.waits_with(id, number) {
+                        break;
+                    }
+                }
+                // Whoever went on has left already; whoever ended otherwise is taken out here.
+                self.waiting.leave(pool, number);
+            }
+        }
+    }
+
+    fn waits_with(&self, id: SessionId, number: u64) -> bool {
+        let phase = self.sessions.get(id).and_then(|session| session.phase.as_ref());
+        phase.is_some_and(|phase| phase.waits_with(number))
     }
 
     fn end(&mut self, id: SessionId, close: Close) {
@@ -332,6 +371,11 @@ impl<N: Net> Core<N> {
     pub fn drain(&mut self) {
         self.draining = true;
         self.idle.clear(&mut self.links);
+        self.wake_all();
+    }
+
+    /// Steps every session in the next turn: something has changed that no event tells them of.
+    pub fn wake_all(&mut self) {
         let sessions: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
         for id in sessions {
             if let Some(session) = self.sessions.get_mut(id)

@@ -128,7 +128,9 @@ impl Loop {
             self.wait(&mut events)?;
             let now = self.common.clock.now();
             self.core.member.beat(now);
-            self.core.member.refresh();
+            if self.core.member.refresh() && self.core.member.snapshot().closes {
+                self.core.wake_all();
+            }
             let mut mail = false;
             for event in &events {
                 let token = event.token().0;

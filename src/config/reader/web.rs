@@ -87,7 +87,7 @@ impl Reader<'_> {
     }
 
     /// Text that is not empty, as `read` takes it.
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         value: &DeValue<'_>,
         at: usize,
@@ -131,7 +131,7 @@ fn method(text: &str) -> Result<String, Fault> {
 }
 
 /// `text`, if it is a token (RFC 9110, section 5.6.2).
-fn token<'a>(text: &'a str, what: &'static str, example: &'static str) -> Result<&'a str, Fault> {
+pub(super) fn token<'a>(text: &'a str, what: &'static str, example: &'static str) -> Result<&'a str, Fault> {
     let good = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     match text.chars().find(|c| !good(*c)) {
         Some(bad) => Err(Fault::NoToken { found: Quoted::new(text), what, bad, example }),

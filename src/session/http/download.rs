@@ -31,6 +31,8 @@ pub(super) struct Download {
     state: State,
     bulk: Bulk,
     interim: u8,
+    /// Of the response; 0 before it has come.
+    pub(super) status: u16,
     /// Bytes came behind the end of the response, or its connection is not to be used again.
     spoilt: bool,
     client_stays: bool,
@@ -63,6 +65,7 @@ impl Default for Download {
             state: State::Head,
             bulk: Bulk::default(),
             interim: 0,
+            status: 0,
             spoilt: false,
             client_stays: false,
             waiting_since: None,
@@ -314,6 +317,7 @@ impl Download {
             let answer = Answer { to: self.to, close: !self.client_stays };
             let framing = write_response(out, &response, &answer);
             let (behind, chunked) = (&rest[length..], framing == Body::Chunked);
+            self.status = response.status;
             self.spoilt = !response.keep_alive;
             if response.status == 101 {
                 outbox.put([out, behind], client, blocks);

@@ -2,17 +2,20 @@
 //!
 //! Read [`Exchange::turn`] first. `upload` moves the request's body, `download` the response.
 
+use crate::balance::Key;
 use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{BackendSlot, LinkId, PoolId};
 use crate::base::time::Tick;
-use crate::guard::Cap;
+use crate::guard::{Cap, Outcome};
 use crate::link::{Link, Net, Owner, Write};
 use crate::relay::Outbox;
 use crate::session::http::download::Download;
 use crate::session::http::upload::Upload;
 use crate::session::http::{Kept, Private};
-use crate::session::{Context, Who, write_proxy};
+use crate::session::waiting::Place;
+use crate::session::{Context, Who, report, write_proxy};
 use crate::shared::backend::{BackendState, Lease};
+use crate::shared::choose::{For, NoBackend, Picked};
 use crate::shared::snapshot::Pool;
 use crate::upstream::{Attempt, Progress};
 use crate::wire::http1::{Body, Version};
@@ -37,6 +40,8 @@ impl Spare {
 /// What the head of a request came to.
 pub(super) struct Order {
     pub(super) pool: PoolId,
+    /// What hashing goes by.
+    pub(super) key: Key,
     pub(super) body: Body,
     pub(super) max_body: u64,
     pub(super) asked_head: bool,
@@ -113,6 +118,9 @@ enum Way {
 #[derive(Default)]
 pub struct Exchange {
     pool: Option<PoolId>,
+    key: Key,
+    /// In the line before its pool.
+    place: Option<Place>,
     lease: Option<Lease>,
     idle_cap: Option<Arc<Cap>>,
     way: Way,
@@ -131,6 +139,7 @@ impl Exchange {
     /// Takes on an order whose head is `head`. False when there is no memory for it.
     pub(super) fn begin(&mut self, order: Order, head: &[u8], now: Tick, blocks: &mut Blocks) -> bool {
         self.pool = Some(order.pool);
+        self.key = order.key;
         self.idempotent = order.idempotent;
         self.keep = order.keep;
         self.began = now;
@@ -154,6 +163,7 @@ impl Exchange {
     /// Gives everything back, and itself.
     pub(super) fn finish<N: Net>(mut self: Box<Self>, cx: &mut Context<'_, N>) {
         self.drop_way(cx);
+        self.leave_line(cx);
         self.upload.clear(cx.blocks);
         self.download.clear(cx.blocks);
         self.lease = None;
@@ -190,11 +200,11 @@ impl Exchange {
                 return Step::Gone;
             }
             match &mut self.way {
-                Way::None => {
-                    if let Err(failed) = self.reach(pool, private, who, cx) {
-                        return Step::Fail(failed);
-                    }
-                }
+                Way::None => match self.reach(pool, private, who, cx) {
+                    Ok(()) => {}
+                    Err(Unreached::Waits(until)) => return self.wait(until, pool, who, cx),
+                    Err(Unreached::Failed(failed)) => return Step::Fail(failed),
+                },
                 Way::Connecting(attempt) => match attempt.turn(cx.net, cx.links, who.id, cx.now) {
                     Progress::Wait(due) => return self.wait(due, pool, who, cx),
                     Progress::Connected(link) => {
@@ -207,8 +217,9 @@ impl Exchange {
                         let timed_out = error.raw_os_error() == Some(libc::ETIMEDOUT);
                         let local = crate::link::is_local(&error);
                         self.way = Way::None;
-                        if !local && let Some(lease) = &self.lease {
+                        if !local && let Some(lease) = &mut self.lease {
                             note(pool, lease.backend(), &error, cx.now);
+                            report(lease, Outcome::Failure, pool, cx.now);
                         }
                         let status = if timed_out { 504 } else { 502 };
                         let why = if timed_out {
@@ -233,6 +244,7 @@ impl Exchange {
                         Err(Stop::Client) => return Step::Gone,
                         Err(Stop::Broke) => {
                             cx.count.failed.add(1);
+                            self.judge(Outcome::Failure, pool, cx.now);
                             return Step::Break;
                         }
                         // An answer of our own behind a part of the backend's would be taken for content.
@@ -240,6 +252,7 @@ impl Exchange {
                         Err(Stop::Refuse(failed)) => return Step::Fail(failed),
                         Err(Stop::Switch) => {
                             self.way = Way::None;
+                            self.judge(Outcome::Success, pool, cx.now);
                             let Some(lease) = self.lease.take() else { return Step::Break };
                             lease.backend().answered();
                             return Step::Tunnel { link, lease, pool: self.pool.unwrap_or(PoolId(0)) };
@@ -263,13 +276,9 @@ impl Exchange {
         private: &mut Private,
         who: &Who,
         cx: &mut Context<'_, N>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Unreached> {
         if self.lease.is_none() {
-            pool.budget.request(cx.now);
-            let picked = pool.pick(cx.now, &self.tried).map_err(|_| {
-                cx.count.unserved.add(1);
-                self.last.unwrap_or(Failed { status: 503, why: "no backend is available" })
-            })?;
+            let picked = self.pick(pool, who, cx)?;
             let backend = &pool.backends[picked.place];
             self.idle_cap = pool.keepalive.then(|| backend.state.idle.clone());
             self.lease = Some(picked.lease);
@@ -295,6 +304,54 @@ impl Exchange {
         let addresses = addresses.unwrap_or_else(|| Arc::new([]));
         self.way = Way::Connecting(Attempt::new(addresses, cx.now, pool.connect_timeout, true));
         Ok(())
+    }
+
+    /// A backend, as soon as it is this request's turn and one has a place.
+    fn pick<N: Net>(&mut self, pool: &Pool, who: &Who, cx: &mut Context<'_, N>) -> Result<Picked, Unreached> {
+        let id = self.pool.unwrap_or(PoolId(0));
+        if self.place.is_none() {
+            pool.budget.request(cx.now);
+        }
+        loop {
+            // Those who wait came before.
+            let is_turn = match &self.place {
+                Some(place) => cx.waiting.is_turn_of(id, place),
+                None => !pool.queue.is_waited_in(),
+            };
+            let whom = For { key: self.key, tried: &self.tried, random: cx.random };
+            let picked = if is_turn { pool.pick(cx.now, whom) } else { Err(NoBackend::AllFull) };
+            match (picked, &self.place) {
+                (Ok(picked), _) => {
+                    self.leave_line(cx);
+                    return Ok(picked);
+                }
+                (Err(NoBackend::AllFull), None) => {
+                    self.place = cx.waiting.join(id, pool, who.id, cx.now);
+                    // A place that came free in this moment wakes nobody: one more look.
+                    if self.place.is_some() {
+                        continue;
+                    }
+                }
+                (Err(NoBackend::AllFull), Some(place)) if cx.now < place.until => {
+                    return Err(Unreached::Waits(place.until));
+                }
+                (Err(_), _) => self.leave_line(cx),
+            }
+            cx.count.unserved.add(1);
+            let failed = self.last.unwrap_or(Failed { status: 503, why: "no backend is available" });
+            return Err(Unreached::Failed(failed));
+        }
+    }
+
+    fn leave_line<N: Net>(&mut self, cx: &mut Context<'_, N>) {
+        if let (Some(place), Some(pool)) = (self.place.take(), self.pool) {
+            cx.waiting.leave(pool, place.number());
+        }
+    }
+
+    /// True while it waits in line with the ticket of that number.
+    pub(super) fn waits_with(&self, number: u64) -> bool {
+        self.place.as_ref().is_some_and(|place| place.number() == number)
     }
 
     /// The first thing a fresh connection carries where the pool says so: a PROXY header.
@@ -333,6 +390,7 @@ impl Exchange {
             if let Some(lease) = &self.lease {
                 note(pool, lease.backend(), &why, cx.now);
             }
+            self.judge(Outcome::Failure, pool, cx.now);
         }
         let why = if answered { "the backend's answer cannot be used" } else { "the backend closed without an answer" };
         let failed = Failed { status: 502, why };
@@ -410,9 +468,12 @@ impl Exchange {
 
     fn done<N: Net>(&mut self, link: LinkId, pool: &Pool, private: &mut Private, cx: &mut Context<'_, N>) -> Step {
         cx.count.requests.add(1);
+        // What the backend itself calls its failure; what it does not implement is none (501, 505).
+        let failed = matches!(self.download.status, 500 | 502..=504 | 506..=599);
+        self.judge(if failed { Outcome::Failure } else { Outcome::Success }, pool, cx.now);
         let Some(lease) = self.lease.take() else { return Step::Break };
         if lease.backend().answered() {
-            log::info!("pool {}: backend {} answers again", pool.name, name_of(pool, lease.backend()));
+            log::info!("pool {}: backend {} answers again", pool.name, pool.name_of(lease.backend().slot));
         }
         self.way = Way::None;
         let reusable = !cx.draining
@@ -432,6 +493,13 @@ impl Exchange {
         }
         // Whoever did not say that this is the last request may have sent the next one.
         Step::Done { keep: self.download.client_stays(), sends: self.keep || !self.upload.is_done() }
+    }
+
+    /// Tells the backend's breaker how it went.
+    fn judge(&mut self, outcome: Outcome, pool: &Pool, now: Tick) {
+        if let Some(lease) = &mut self.lease {
+            report(lease, outcome, pool, now);
+        }
     }
 
     /// The nearest of all deadlines.
@@ -461,10 +529,18 @@ impl Exchange {
         let waiting = self.download.waiting_since.is_some() || matches!(self.way, Way::Connecting(_));
         if waiting || !self.upload.waits_for_client() {
             cx.count.failed.add(1);
+            self.judge(Outcome::Failure, pool, cx.now);
             return Step::Fail(Failed { status: 504, why: "the backend did not answer in time" });
         }
         Step::Fail(Failed { status: 408, why: "the request's body did not come in time" })
     }
+}
+
+/// Why there is no way to a backend.
+enum Unreached {
+    /// All are full; until when it may wait.
+    Waits(Tick),
+    Failed(Failed),
 }
 
 enum Talk {
@@ -473,13 +549,9 @@ enum Talk {
     Done,
 }
 
-fn name_of<'a>(pool: &'a Pool, backend: &BackendState) -> &'a str {
-    pool.backends.iter().find(|b| b.state.slot == backend.slot).map_or("?", |b| &*b.id)
-}
-
 fn note(pool: &Pool, backend: &BackendState, why: &dyn std::fmt::Display, now: Tick) {
     if let Some(wait) = backend.failed(now) {
-        let name = name_of(pool, backend);
+        let name = pool.name_of(backend.slot);
         log::warn!("pool {}: backend {name} failed: {why}; set aside for {} s", pool.name, wait / 1000);
     }
 }

@@ -1,12 +1,14 @@
 //! Reading a request's head, and everything that is decided by it.
 
+use crate::balance::Key;
 use crate::base::time::Tick;
 use crate::link::{Net, Read};
 use crate::route::{self, Facts};
 use crate::session::http::exchange::Order;
 use crate::session::http::{Go, Http, READ, State};
-use crate::session::{Close, Context, Who};
-use crate::shared::snapshot::Listener;
+use crate::session::{Close, Context, Who, key};
+use crate::shared::snapshot::{Listener, Snapshot};
+use crate::wire::forwarded::client_address;
 use crate::wire::http1::{
     self, Body, Forward, HeadScan, Limits, NAME, Request, Storage, Version, parse_request, via_count, write_request,
 };
@@ -99,7 +101,7 @@ impl Http {
         let asked_head = request.method == "HEAD";
         let may_stay = request.body.is_empty() && request.keep_alive;
         cx.out.clear();
-        let order = decide(&request, listener, who, cx.out, cx.path);
+        let order = decide(&request, listener, snapshot, who, cx.out, cx.path);
         // Written anew it is longer, since the host stands in it twice; it is kept whole, and sent from the scratch.
         let order =
             if cx.out.len() > READ { Err((431, "the header fields are too long to be passed on")) } else { order };
@@ -146,6 +148,7 @@ const NO_HOST: &str = "localhost";
 fn decide(
     request: &Request<'_>,
     listener: &Listener,
+    snapshot: &Snapshot,
     who: &Who,
     out: &mut Vec<u8>,
     path: &mut String,
@@ -171,11 +174,17 @@ fn decide(
     };
     let peer = who.address;
     let trusted = http.trusted.contains(peer.ip());
+    let client = || client_address(peer, request.fields.all("x-forwarded-for"), &http.trusted);
+    let key = match snapshot.pool(pool) {
+        Some(pool) if pool.hashes() => key::of_request(pool, request, normal, client),
+        _ => Key::default(),
+    };
     let forward =
         Forward { peer: peer.ip(), proto: "http", trusted, default_host: NO_HOST, close: false, upgrade: true };
     write_request(out, request, &forward);
     Ok(Order {
         pool,
+        key,
         body: request.body,
         max_body,
         asked_head: request.method == "HEAD",

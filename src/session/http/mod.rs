@@ -283,6 +283,11 @@ impl Http {
         Go::Wait(Tick(cx.now.0 + CUT_STEP))
     }
 
+    /// True while its request waits in line with the ticket of that number.
+    pub(super) fn waits_with(&self, number: u64) -> bool {
+        matches!(&self.state, State::Busy(exchange) if exchange.waits_with(number))
+    }
+
     /// True while it holds bytes for a slow reader.
     pub(super) fn holds_blocks(&self) -> bool {
         !self.inbox.is_empty() || !self.outbox.is_empty() || matches!(&self.state, State::Busy(e) if e.holds_blocks())

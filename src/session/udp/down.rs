@@ -1,6 +1,7 @@
 //! From backends to clients: replies are gathered over a turn, and leave together.
 
 use crate::base::ids::FlowId;
+use crate::guard::Outcome;
 use crate::link::datagram::{Batch, Departure, MOST_BYTES, MOST_SEGMENTS, Net, Part, Slots, Socket, forbids_trains};
 use crate::session::udp::flow::{Flow, Key, Next, Upstream};
 use crate::session::udp::reach::is_refusal;
@@ -120,6 +121,8 @@ impl<N: Net> Flows<N> {
                 connected.refusals = 0;
                 connected.next = Next::Send;
                 connected.lease.backend().answered();
+                // Only the first word counts; a breaker that closes by it says so in the API.
+                let _ = connected.lease.report(Outcome::Success, cx.now);
             }
             Upstream::Each(each) => {
                 let from = told.from.map(|from| (from.ip(), from.port()));

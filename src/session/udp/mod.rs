@@ -147,6 +147,7 @@ pub struct Flows<N: Net> {
     taken: usize,
     /// Of backends with several addresses, the one that did not refuse.
     preferred: FxHashMap<BackendSlot, usize>,
+    random: fastrand::Rng,
     draining: bool,
 }
 
@@ -170,6 +171,7 @@ impl<N: Net> Flows<N> {
             replies: Slots::new(slots),
             taken: 0,
             preferred: FxHashMap::default(),
+            random: fastrand::Rng::new(),
             draining: false,
         }
     }

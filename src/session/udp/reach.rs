@@ -1,15 +1,20 @@
 //! From a pool to a backend: pick one, open a socket to it, and go to another when it is down.
 
+use crate::balance;
 use crate::base::ids::{BackendSlot, FlowId};
 use crate::base::time::Tick;
+use crate::guard::Outcome;
 use crate::link::datagram::{Net, Socket};
 use crate::link::is_local;
+use crate::probe::Health;
 use crate::session::udp::flow::{Connected, Flow, Key, Next, Scattered, Upstream};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
+use crate::session::{key, report};
 use crate::shared::backend::BackendState;
-use crate::shared::snapshot::{Listener, NoBackend, Pool};
+use crate::shared::choose::{For, NoBackend};
+use crate::shared::snapshot::{Listener, Pool};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// True for an error that says that the backend is not to be reached: it refused (ICMP port unreachable, protocol
 /// unreachable, prohibited), or there is no way to it.
@@ -75,7 +80,7 @@ impl<N: Net> Flows<N> {
         let upstream = match pool.udp.requests {
             1 => Upstream::Each(Box::new(Scattered::new())),
             _ => {
-                let connected = self.reach(pool, None, false, listener, cx)?;
+                let connected = self.reach(pool, key.client.ip(), None, false, listener, cx)?;
                 cx.count.udp_sessions.add(1);
                 Upstream::One(connected)
             }
@@ -111,6 +116,7 @@ impl<N: Net> Flows<N> {
     fn reach(
         &mut self,
         pool: &Pool,
+        client: IpAddr,
         except: Option<BackendSlot>,
         better: bool,
         listener: &Listener,
@@ -119,7 +125,9 @@ impl<N: Net> Flows<N> {
         // Allocates only when there is something to remember.
         let mut tried: Vec<BackendSlot> = except.into_iter().collect();
         loop {
-            let picked = pool.pick(cx.now, &tried).map_err(|why| match why {
+            let key = if pool.hashes() { key::of_client(client) } else { balance::Key::default() };
+            let whom = For { key, tried: &tried, random: &mut self.random };
+            let picked = pool.pick(cx.now, whom).map_err(|why| match why {
                 NoBackend::AllFull => Dropped::OverLimit,
                 NoBackend::AllTried | NoBackend::NoneThere => Dropped::NoBackend,
             })?;
@@ -205,6 +213,7 @@ impl<N: Net> Flows<N> {
         connected.refusals = 0;
         connected.next = Next::Backend;
         note_failure(pool, connected.lease.backend(), error, cx);
+        report(&mut connected.lease, Outcome::Failure, pool, cx.now);
     }
 
     /// Before a datagram leaves: goes to another address or backend where that is due.
@@ -215,7 +224,9 @@ impl<N: Net> Flows<N> {
         pool: &Pool,
         cx: Context<'_>,
     ) -> Result<(), Dropped> {
-        let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) else { return Ok(()) };
+        let Some(flow) = self.flows.get_mut(id) else { return Ok(()) };
+        let client = flow.key.client.ip();
+        let Some(connected) = flow.connected() else { return Ok(()) };
         let state = connected.lease.backend();
         let slot = state.slot;
         let keep = pool.udp.keep_on_down;
@@ -224,19 +235,19 @@ impl<N: Net> Flows<N> {
             let ours = pool.backends.iter().find(|backend| backend.state.slot == slot);
             if ours.is_none_or(|ours| address.is_none_or(|address| !ours.addresses.contains(address))) {
                 // The backend is gone, or is elsewhere: nothing more goes there, whoever else takes it.
-                let reached = self.reach(pool, None, false, listener, cx)?;
+                let reached = self.reach(pool, client, None, false, listener, cx)?;
                 return self.replace(id, reached, listener, cx);
             }
             connected.generation = cx.snapshot.generation;
         }
         match connected.next {
-            Next::Send if keep || !state.is_aside(cx.now) => Ok(()),
+            Next::Send if keep || !(state.is_aside(cx.now) || state.health() == Health::Down) => Ok(()),
             // Set aside, maybe for what happened to others: only one that is known to be better is worth the change.
-            Next::Send => match self.reach(pool, Some(slot), true, listener, cx) {
+            Next::Send => match self.reach(pool, client, Some(slot), true, listener, cx) {
                 Ok(reached) => self.replace(id, reached, listener, cx),
                 Err(_) => Ok(()),
             },
-            Next::Backend if !keep => match self.reach(pool, Some(slot), false, listener, cx) {
+            Next::Backend if !keep => match self.reach(pool, client, Some(slot), false, listener, cx) {
                 Ok(reached) => self.replace(id, reached, listener, cx),
                 // Nobody else, or no means to go there: it stays.
                 Err(_) => self.next_address(id, listener, cx),

@@ -1,7 +1,7 @@
 //! A worker's datagrams over scripted sockets, step by step.
 
 use super::*;
-use crate::balance::Rota;
+use crate::balance::{Picker, Rota};
 use crate::base::ids::PoolId;
 use crate::base::net::Networks;
 use crate::guard::{PerClient, Seldom};
@@ -36,25 +36,13 @@ pub(super) fn backend(n: u16) -> SocketAddr {
 fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
     let backends = addresses.iter().enumerate().map(|(n, addresses)| Backend {
         id: format!("b{n}").into(),
+        weight: 1,
         addresses: (*addresses).into(),
         state: BackendState::new(BackendSlot(n as u32), 0, 0),
     });
-    Pool {
-        name: "p".into(),
-        connect_timeout: Duration::from_secs(2),
-        response_timeout: Duration::from_secs(30),
-        retry_budget: 0.2,
-        budget: Arc::default(),
-        keepalive: false,
-        keepalive_timeout: Duration::from_secs(4),
-        send_proxy: None,
-        retries: 1,
-        udp,
-        backends: backends.collect(),
-        turns: Arc::default(),
-        primaries: Rota::in_turn((0..addresses.len() as u32).collect()),
-        backups: Rota::default(),
-    }
+    let places = (0..addresses.len() as u32).collect();
+    let primaries = Picker::Rota(Rota::in_turn(places));
+    Pool { udp, ..Pool::new("p", backends.collect(), primaries, Picker::default()) }
 }
 
 pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
@@ -86,8 +74,12 @@ impl House {
     pub(super) fn new(seed: u64, whims: Whims, addresses: &[&[SocketAddr]], udp: Udp) -> House {
         let net = ScriptedDatagrams::new(seed, whims);
         let fronts = vec![Front::new(ListenerId(0), net.listening()), Front::new(ListenerId(0), net.listening())];
-        let snapshot =
-            Snapshot { generation: 1, listeners: vec![listener(0, None)], pools: vec![pool(addresses, udp)] };
+        let snapshot = Snapshot {
+            generation: 1,
+            listeners: vec![listener(0, None)],
+            pools: vec![pool(addresses, udp)],
+            closes: false,
+        };
         House {
             flows: Flows::new(net.clone(), fronts, Tick(1)),
             net,
@@ -603,11 +595,11 @@ fn a_session_whose_backend_is_gone_keeps_trying() {
     house.ask(1, &[b"a"]);
     house.snapshot.generation = 2;
     house.snapshot.pools[0].backends.remove(0);
-    house.snapshot.pools[0].primaries = Rota::default();
+    house.snapshot.pools[0].primaries = Arc::default();
     house.ask(1, &[b"b"]);
     assert_eq!(house.totals().udp_no_backend, 1, "nothing more goes to one that is gone");
     assert_eq!(house.flows.len(), 1);
-    house.snapshot.pools[0].primaries = Rota::in_turn(vec![0]);
+    house.snapshot.pools[0].primaries = Arc::new(Picker::Rota(Rota::in_turn(vec![0])));
     house.ask(1, &[b"c"]);
     assert_eq!(house.sent(3), [one(backend(2), "c")]);
     house.check_counts();

@@ -1,13 +1,16 @@
 //! From clients to backends.
 
+use crate::balance;
 use crate::base::ids::FlowId;
 use crate::base::time::Tick;
 use crate::link::datagram::{MOST_BYTES, MOST_SEGMENTS, Net, Part, Socket, forbids_trains};
 use crate::link::is_local;
+use crate::session::key;
 use crate::session::udp::flow::{Flow, Key, Upstream};
 use crate::session::udp::reach::{is_refusal, note_failure, shortage};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
-use crate::shared::snapshot::{Listener, NoBackend, Pool};
+use crate::shared::choose::{For, NoBackend};
+use crate::shared::snapshot::{Listener, Pool};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -312,8 +315,11 @@ impl<N: Net> Flows<N> {
         cx: Context<'_>,
     ) -> Result<(), Dropped> {
         let mut tried = Vec::new();
+        let client = self.flows.get_mut(id).map(|flow| flow.key.client.ip());
+        let key = client.filter(|_| pool.hashes()).map_or(balance::Key::default(), key::of_client);
         loop {
-            let picked = pool.pick(cx.now, &tried).map_err(|why| match why {
+            let whom = For { key, tried: &tried, random: &mut self.random };
+            let picked = pool.pick(cx.now, whom).map_err(|why| match why {
                 NoBackend::AllFull => Dropped::OverLimit,
                 NoBackend::AllTried => Dropped::Refused,
                 NoBackend::NoneThere => Dropped::NoBackend,

@@ -174,12 +174,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Names as sent, and values without the white space around them.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + Clone + use<'a> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&'a str, &'a [u8])> + Clone + use<'a> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
     /// The values of all fields of this name, in any case.
-    pub fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub fn all<'n>(&self, name: &'n str) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
         self.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
