@@ -12,9 +12,38 @@ const WALK: usize = 128;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Maglev {
-    /// In `places`.
-    slots: Box<[u32]>,
+    slots: Slots,
     places: Box<[u32]>,
+}
+
+/// Indexes of `places`. In two bytes wherever they fit: half the memory that a pick has to fetch some of.
+#[derive(Debug)]
+enum Slots {
+    Few(Box<[u16]>),
+    Many(Box<[u32]>),
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Slots::Few(Box::default())
+    }
+}
+
+impl Slots {
+    fn len(&self) -> usize {
+        match self {
+            Slots::Few(slots) => slots.len(),
+            Slots::Many(slots) => slots.len(),
+        }
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> usize {
+        match self {
+            Slots::Few(slots) => usize::from(slots[at]),
+            Slots::Many(slots) => slots[at] as usize,
+        }
+    }
 }
 
 impl Maglev {
@@ -65,7 +94,11 @@ impl Maglev {
                 }
             }
         }
-        Maglev { slots: slots.into(), places: all }
+        let slots = match all.len() <= 1 << 16 {
+            true => Slots::Few(slots.into_iter().map(|at| at as u16).collect()),
+            false => Slots::Many(slots.into()),
+        };
+        Maglev { slots, places: all }
     }
 
     /// Each place once.
@@ -89,7 +122,7 @@ impl Maglev {
         let step = mix(ask.key.0) % (size - 1) + 1;
         let mut at = slot;
         for _ in 0..WALK {
-            let place = self.places[self.slots[at as usize] as usize];
+            let place = self.places[self.slots.get(at as usize)];
             if field.is_open(place) && is_ramped(ask.key, place, field.ramp(place)) && field.take(place) {
                 return Some(place);
             }

@@ -11,7 +11,7 @@ use crate::probe::Health;
 use crate::route::{HeaderMatch, Route, Router};
 use crate::shared::backend::BackendState;
 use crate::shared::checks::{CheckPlan, Target};
-use crate::shared::choose::Turns;
+use crate::shared::choose::{Crowds, Turns};
 use crate::shared::queue::{Queue, Wakers};
 use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Udp};
 use crate::wire::proxy;
@@ -45,6 +45,7 @@ struct Limits {
 #[derive(Clone, Default)]
 struct Known {
     turns: Arc<Turns>,
+    crowds: Arc<Crowds>,
     budget: Arc<Budget>,
     queue: OnceLock<Arc<Queue>>,
     /// Pickers, primaries and backups, and what they were built from: tables of hashes are work, and most changes leave
@@ -274,6 +275,7 @@ fn build_pool(
         },
         backends,
         turns: known.turns.clone(),
+        crowds: known.crowds.clone(),
         primaries: known.picker(0, algorithm, primaries),
         backups: known.picker(1, algorithm, backups),
         hash_key: hash_key_of(&pool.hash_key),

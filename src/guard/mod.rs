@@ -26,7 +26,12 @@ pub struct Cap {
 impl Cap {
     /// A cap of `limit`; 0 means none.
     pub fn new(limit: u32) -> Arc<Cap> {
-        Arc::new(Cap { limit: AtomicU32::new(limit), used: AtomicU32::new(0) })
+        Arc::new(Cap::of(limit))
+    }
+
+    /// The same, for one who holds it inside of something else.
+    pub fn of(limit: u32) -> Cap {
+        Cap { limit: AtomicU32::new(limit), used: AtomicU32::new(0) }
     }
 
     /// Takes a place, by compare-and-swap from the value seen: never one too many. `None` when all are taken.

@@ -5,6 +5,7 @@ use crate::base::ids::BackendSlot;
 use crate::base::time::Tick;
 use crate::guard::{Breaker, BreakerRules, BreakerState, Cap, Outcome, Pass};
 use crate::probe::Health;
+use crate::shared::choose::Counted;
 use crate::shared::queue::Queue;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -17,28 +18,34 @@ const ASIDE_MOST: u32 = 10_000;
 
 /// The live state of a backend. It outlives every snapshot that names it. Relaxed is enough for all of it: a stale read
 /// makes a slightly worse pick, never a wrong one.
+///
+/// What a pick reads and writes comes first and is kept together with the count of the `Arc`: the line is fetched once,
+/// perhaps from another core, which is most of what a pick costs. What two workers write at two backends must not share a
+/// line either; hence the room at the end.
 #[derive(Debug)]
+#[repr(C)]
 pub struct BackendState {
-    /// Which backend this is, for as long as the process knows it.
-    pub slot: BackendSlot,
     /// Connections, or requests, at once.
-    pub active: Arc<Cap>,
-    /// Idle connections to it, in all workers together.
-    pub idle: Arc<Cap>,
-    /// Opens when it fails too often; unused where its pool has none.
-    pub breaker: Breaker,
-    /// How long it takes to answer.
-    pub estimate: Estimate,
-    /// When it began to take work, if it is to start slowly; 0: long ago.
-    since: AtomicU64,
-    /// The line before its pool, told when a place here comes free.
-    pub queue: OnceLock<Arc<Queue>>,
+    pub active: Cap,
     /// It failed, and is not picked before this tick.
     aside_until: AtomicU64,
-    /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
-    aside_for: AtomicU32,
+    /// How long it takes to answer.
+    pub estimate: Estimate,
+    /// Which backend this is, for as long as the process knows it.
+    pub slot: BackendSlot,
     /// What its checks say: 0 nothing yet, 1 up, 2 down.
     health: AtomicU8,
+    /// Opens when it fails too often; unused where its pool has none.
+    pub breaker: Breaker,
+    /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
+    aside_for: AtomicU32,
+    /// When it began to take work, if it is to start slowly; 0: long ago.
+    since: AtomicU64,
+    /// Idle connections to it, in all workers together.
+    pub idle: Arc<Cap>,
+    /// The line before its pool, told when a place here comes free.
+    pub queue: OnceLock<Arc<Queue>>,
+    _room: [u64; 3],
 }
 
 impl BackendState {
@@ -46,7 +53,7 @@ impl BackendState {
     pub fn new(slot: BackendSlot, max_connections: u32, idle: u32) -> Arc<BackendState> {
         Arc::new(BackendState {
             slot,
-            active: Cap::new(max_connections),
+            active: Cap::of(max_connections),
             idle: Cap::new(idle),
             breaker: Breaker::default(),
             estimate: Estimate::default(),
@@ -55,6 +62,7 @@ impl BackendState {
             aside_until: AtomicU64::new(0),
             aside_for: AtomicU32::new(0),
             health: AtomicU8::new(0),
+            _room: [0; 3],
         })
     }
 
@@ -137,6 +145,8 @@ impl BackendState {
 pub struct Lease {
     backend: Arc<BackendState>,
     pass: Option<(Pass, BreakerRules)>,
+    /// Held for its drop alone.
+    _counted: Option<Counted>,
 }
 
 impl Lease {
@@ -157,7 +167,15 @@ impl Lease {
                 }
             },
         };
-        Some(Lease { backend: backend.clone(), pass })
+        Some(Lease { backend: backend.clone(), pass, _counted: None })
+    }
+
+    /// The same, counted in a crowd for as long as it lasts.
+    pub(super) fn counted(self, counted: Option<Counted>) -> Lease {
+        // Not by `..self`: a lease has a drop.
+        let mut lease = self;
+        lease._counted = counted;
+        lease
     }
 
     /// Whose place it is.

@@ -1,16 +1,55 @@
 //! From a pool to one of its backends, by how they are now.
 
-use crate::balance::{Ask, Bound, Field, Key, Picker, Taken};
+use crate::balance::{Ask, Bound, Field, Key, Picker, Ring, Taken};
 use crate::base::ids::BackendSlot;
 use crate::base::time::Tick;
 use crate::probe::Health;
 use crate::shared::backend::{BackendState, Lease};
 use crate::shared::snapshot::Pool;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter for each step of [`Pool::pick`], so that the refusals of one do not shift the turns of another.
 pub type Turns = [AtomicU64; 4];
+
+/// What is in flight at the primaries of a pool and at its backups, kept only where it has a bound (hash_balance): to add
+/// up all backends at every pick would cost microseconds with hundreds of them.
+pub type Crowds = [Crowd; 2];
+
+/// See [`Crowds`].
+#[derive(Debug, Default)]
+pub struct Crowd {
+    /// In flight, and being picked just now.
+    active: AtomicU64,
+    /// High half: when it was added up, in [`WEIGHED`]; low half: the weight of those that are up.
+    weight: AtomicU64,
+}
+
+/// For so many milliseconds the weight of those that are up is believed.
+const WEIGHED: u64 = 16;
+
+/// One of a crowd, until it is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    crowds: Arc<Crowds>,
+    tier: usize,
+}
+
+impl Counted {
+    /// Joins a crowd, and tells how many were there.
+    fn join(crowds: &Arc<Crowds>, tier: usize) -> (Counted, u64) {
+        // Before the pick, not after: two who pick at once must each allow for the other, or both find all places beyond
+        // the bound.
+        let before = crowds[tier].active.fetch_add(1, Relaxed);
+        (Counted { crowds: crowds.clone(), tier }, before)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.crowds[self.tier].active.fetch_sub(1, Relaxed);
+    }
+}
 
 /// Whom a backend is picked for.
 #[derive(Debug)]
@@ -54,19 +93,21 @@ impl Pool {
     pub fn pick(&self, now: Tick, whom: For<'_>) -> Result<Picked, NoBackend> {
         // Each step is tried only when nobody of those before is up; one that is up and full still bars the way, since
         // backups are for failure, not for load.
-        let steps = [(&self.primaries, false), (&self.backups, false), (&self.primaries, true), (&self.backups, true)];
-        let bound = (self.hash_balance > 0.0).then(|| self.bound());
+        let tiers = [&self.primaries, &self.backups];
+        let steps = [(0, false), (1, false), (0, true), (1, true)];
         let For { key, tried, random } = whom;
         let mut reason = NoBackend::NoneThere;
-        for ((picker, even_aside), turn) in steps.into_iter().zip(&*self.turns) {
+        for ((tier, even_aside), turn) in steps.into_iter().zip(&*self.turns) {
+            let picker = tiers[tier];
             if picker.is_empty() {
                 continue;
             }
             let mut field = Now { pool: self, now, tried, even_aside, lease: None };
+            let (bound, counted) = self.bound(tier, picker, now).unzip();
             let mut ask = Ask { key, turn, random: &mut *random, bound };
             let place = picker.pick(&mut field, &mut ask);
             if let (Some(place), Some(lease)) = (place, field.lease.take()) {
-                return Ok(Picked { place: place as usize, lease });
+                return Ok(Picked { place: place as usize, lease: lease.counted(counted) });
             }
             match field.why_not(picker) {
                 NoBackend::AllFull => return Err(NoBackend::AllFull),
@@ -77,15 +118,29 @@ impl Pool {
         Err(reason)
     }
 
-    /// The mean that nobody is to hold more than a part of. Looks at all backends: only pools with a bound pay for it.
-    fn bound(&self) -> Bound {
-        let (mut active, mut weight) = (0, 0);
-        for backend in &self.backends {
-            active += u64::from(backend.state.active.used());
-            let up = backend.weight > 0 && (self.panics || backend.state.health() != Health::Down);
-            weight += if up { u64::from(backend.weight) } else { 0 };
+    /// What nobody is to go beyond, and a place in the crowd that it goes by; nothing where there is no bound.
+    fn bound(&self, tier: usize, picker: &Picker, now: Tick) -> Option<(Bound, Counted)> {
+        let Picker::Ring(ring) = picker else { return None };
+        if self.hash_balance <= 0.0 {
+            return None;
         }
-        Bound { factor: self.hash_balance, active, weight }
+        let (counted, active) = Counted::join(&self.crowds, tier);
+        let weight = self.weight_up(tier, ring, now);
+        Some((Bound { factor: self.hash_balance, active, weight }, counted))
+    }
+
+    /// The weight of those of a tier that are up. It looks at all of them now and then, for health changes seldom.
+    fn weight_up(&self, tier: usize, ring: &Ring, now: Tick) -> u64 {
+        let cell = &self.crowds[tier].weight;
+        let (known, time) = (cell.load(Relaxed), (now.0 / WEIGHED + 1) & 0xffff_ffff);
+        if known >> 32 == time {
+            return known & 0xffff_ffff;
+        }
+        let is_up = |place: u32| self.panics || self.backends[place as usize].state.health() != Health::Down;
+        let up = ring.places().iter().filter(|(place, _)| is_up(*place));
+        let weight: u64 = up.map(|(_, weight)| u64::from(*weight)).sum();
+        cell.store(time << 32 | weight, Relaxed);
+        weight
     }
 }
 
@@ -173,18 +228,25 @@ impl Field for Now<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Rota;
+    use crate::balance::{Algorithm, Place, Rota};
     use crate::shared::snapshot::Backend;
 
-    fn pool(max_connections: u32) -> Pool {
-        let backend = |n: u32| Backend {
+    fn backends(weights: &[u16], max_connections: u32) -> Vec<Backend> {
+        let backend = |(n, weight): (usize, &u16)| Backend {
             id: format!("b{n}").into(),
-            weight: 1,
+            weight: *weight,
             addresses: Arc::new([]),
-            state: BackendState::new(BackendSlot(n), max_connections, 0),
+            state: BackendState::new(BackendSlot(n as u32), max_connections, 0),
         };
-        let rota = |places: Vec<u32>| Picker::Rota(Rota::in_turn(places));
-        Pool::new("p", (0..3).map(backend).collect(), rota(vec![0, 1]), rota(vec![2]))
+        weights.iter().enumerate().map(backend).collect()
+    }
+
+    /// Two primaries and a backup.
+    fn pool(max_connections: u32) -> Pool {
+        let mut pool = Pool::over(Algorithm::RoundRobin, backends(&[1, 1, 1], max_connections));
+        pool.primaries = Arc::new(Picker::Rota(Rota::in_turn(vec![0, 1])));
+        pool.backups = Arc::new(Picker::Rota(Rota::in_turn(vec![2])));
+        pool
     }
 
     fn pick(pool: &Pool, now: u64, tried: &[BackendSlot]) -> Result<Picked, NoBackend> {
@@ -236,5 +298,74 @@ mod tests {
         let mut pool = pool(0);
         (pool.primaries, pool.backups) = (Arc::default(), Arc::default());
         assert_eq!(pick(&pool, 0, &[]).unwrap_err(), NoBackend::NoneThere);
+    }
+
+    /// What backends hold beyond 1.25 times their share, by weight, of what these hold together.
+    fn beyond(pool: &Pool, places: &[usize]) -> Vec<String> {
+        let used = |at: usize| f64::from(pool.backends[at].state.active.used());
+        let weight = |at: usize| f64::from(pool.backends[at].weight);
+        let all: f64 = places.iter().map(|at| used(*at)).sum();
+        let weights: f64 = places.iter().map(|at| weight(*at)).sum();
+        let over = |at: &&usize| used(**at) > (1.25 * all * weight(**at) / weights).ceil();
+        places.iter().filter(over).map(|at| format!("{at} holds {} of {all}", used(*at))).collect()
+    }
+
+    #[test]
+    fn no_backend_goes_beyond_its_bound_however_many_pick_at_once() {
+        for _ in 0..20 {
+            let mut pool = Pool::over(Algorithm::ConsistentHash, backends(&[1, 1, 2, 4, 1], 0));
+            pool.hash_balance = 1.25;
+            let gate = std::sync::Barrier::new(4);
+            let picked: Vec<Vec<Picked>> = std::thread::scope(|scope| {
+                let one = |seed: u64| {
+                    let (pool, gate) = (&pool, &gate);
+                    scope.spawn(move || {
+                        let mut random = fastrand::Rng::with_seed(seed);
+                        gate.wait();
+                        // Two keys, which without a bound would make two backends hold everything.
+                        let mut one = |n: u64| {
+                            let key = crate::balance::key_of(&(n % 2).to_le_bytes());
+                            pool.pick(Tick(1), For { key, tried: &[], random: &mut random }).unwrap()
+                        };
+                        (0..500).map(&mut one).collect()
+                    })
+                };
+                let threads: Vec<_> = (0..4).map(one).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(beyond(&pool, &[0, 1, 2, 3, 4]), [""; 0]);
+            assert_eq!(pool.crowds[0].active.load(Relaxed), 2_000);
+            drop(picked);
+            assert_eq!(pool.crowds[0].active.load(Relaxed), 0, "whoever leaves is counted no more");
+        }
+    }
+
+    #[test]
+    fn the_bound_goes_by_those_that_are_up_and_of_their_tier() {
+        type Row = (&'static str, usize, &'static [usize], &'static [usize]);
+        let rows: [Row; 4] = [
+            ("all primaries are up; the backups do not share the mean", 0, &[], &[0, 1, 2, 3, 4]),
+            ("most are down: two bear all", 0, &[1, 2, 4], &[0, 3]),
+            ("none is up: the bound is one among the backups", 0, &[0, 1, 2, 3, 4], &[5, 6]),
+            ("and what the primaries still hold is not theirs", 400, &[0, 1, 2, 3, 4], &[5, 6]),
+        ];
+        for (why, held, down, places) in rows {
+            let all = backends(&[1; 7], 0);
+            let tier = |from: usize, to: usize| {
+                let place = |at: usize| Place { place: at as u32, id: all[at].id.to_string(), weight: 1 };
+                let places: Vec<Place> = (from..to).map(place).collect();
+                Arc::new(Picker::build(Algorithm::ConsistentHash, &places))
+            };
+            let (primaries, backups) = (tier(0, 5), tier(5, 7));
+            let mut pool = Pool::over(Algorithm::ConsistentHash, all);
+            (pool.primaries, pool.backups, pool.hash_balance) = (primaries, backups, 1.25);
+            let _held: Vec<Picked> = (0..held).map(|_| pick(&pool, 1, &[]).unwrap()).collect();
+            down.iter().for_each(|at| pool.backends[*at].state.set_health(Health::Down));
+            // One key alone.
+            let _picked: Vec<Picked> = (0..400).map(|_| pick(&pool, 100, &[]).unwrap()).collect();
+            assert_eq!(beyond(&pool, places), [""; 0], "{why}");
+            let held: u32 = places.iter().map(|at| pool.backends[*at].state.active.used()).sum();
+            assert_eq!(held, 400, "{why}");
+        }
     }
 }

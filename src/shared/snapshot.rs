@@ -1,12 +1,12 @@
 //! The snapshot: everything a worker needs to decide, immutable, built by control.
 
-use crate::balance::Picker;
+use crate::balance::{Algorithm, Picker, Place};
 use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::net::Networks;
 use crate::guard::{BreakerRules, Budget, Cap, PerClient, Seldom};
 use crate::route::Router;
 use crate::shared::backend::BackendState;
-use crate::shared::choose::Turns;
+use crate::shared::choose::{Crowds, Turns};
 use crate::shared::queue::{Queue, Wakers};
 use crate::wire::proxy;
 use std::net::SocketAddr;
@@ -134,6 +134,8 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// Whose turn it is, for each step of [`Pool::pick`]; kept from one snapshot to the next.
     pub turns: Arc<Turns>,
+    /// What is in flight, for `hash_balance`; kept likewise.
+    pub crowds: Arc<Crowds>,
     /// Those that take new work.
     pub primaries: Arc<Picker>,
     /// Those that take it when no primary is up.
@@ -157,10 +159,18 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool with the default of every key: what is not of interest in a test or a measurement.
-    pub fn new(name: &str, backends: Vec<Backend>, primaries: Picker, backups: Picker) -> Pool {
+    /// A pool of `backends`, primaries all of them, that picks by `algorithm`; the rest as a configuration that says
+    /// nothing else would have it, but with no health, no breaker and no slow start. For whoever wants to see how a pool
+    /// picks without a whole configuration.
+    pub fn over(algorithm: Algorithm, backends: Vec<Backend>) -> Pool {
+        let place = |(at, backend): (usize, &Backend)| Place {
+            place: at as u32,
+            id: backend.id.to_string(),
+            weight: backend.weight,
+        };
+        let places: Vec<Place> = backends.iter().enumerate().map(place).collect();
         Pool {
-            name: name.into(),
+            name: "p".into(),
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             retries: 1,
@@ -172,8 +182,9 @@ impl Pool {
             udp: Udp::default(),
             backends,
             turns: Arc::default(),
-            primaries: Arc::new(primaries),
-            backups: Arc::new(backups),
+            crowds: Arc::default(),
+            primaries: Arc::new(Picker::build(algorithm, &places)),
+            backups: Arc::default(),
             hash_key: HashKey::ClientIp,
             hash_balance: 0.0,
             breaker: None,

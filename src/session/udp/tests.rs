@@ -1,7 +1,7 @@
 //! A worker's datagrams over scripted sockets, step by step.
 
 use super::*;
-use crate::balance::{Picker, Rota};
+use crate::balance::{Algorithm, Picker, Rota};
 use crate::base::ids::PoolId;
 use crate::base::net::Networks;
 use crate::guard::{PerClient, Seldom};
@@ -40,9 +40,7 @@ fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
         addresses: (*addresses).into(),
         state: BackendState::new(BackendSlot(n as u32), 0, 0),
     });
-    let places = (0..addresses.len() as u32).collect();
-    let primaries = Picker::Rota(Rota::in_turn(places));
-    Pool { udp, ..Pool::new("p", backends.collect(), primaries, Picker::default()) }
+    Pool { udp, ..Pool::over(Algorithm::RoundRobin, backends.collect()) }
 }
 
 pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
