@@ -9,6 +9,8 @@ const TAU: f64 = 10_000.0;
 const UNKNOWN: f64 = 1_000_000.0;
 /// The least that is expected, in nanoseconds: clocks tell no less.
 const LEAST: f64 = 1_000.0;
+/// Failures make of a penalty at most this many.
+const WORST: f64 = 20.0;
 
 /// An estimate and when it was made, in one word, so that any thread may write it.
 #[derive(Debug, Default)]
@@ -35,11 +37,12 @@ impl Estimate {
         self.word.store(u64::from((new as f32).to_bits()) << 32 | (now & 0xffff_ffff), Relaxed);
     }
 
-    /// Takes note of a failure: never as fast as an answer. It counts as twice what was expected, and at least `penalty`
-    /// nanoseconds.
+    /// Takes note of a failure: never as fast as an answer. It counts as half as much again as what was expected, at least
+    /// `penalty` nanoseconds, and at most [`WORST`] of them: without an end, where all servers fail now and then, those that
+    /// failed last would be left idle for a minute and crowd the others.
     pub fn failure(&self, penalty: f64, now: u64) {
         let held = self.at(now).map_or(0.0, |(held, _)| held);
-        self.sample((held * 2.0).min(60e9).max(penalty), now);
+        self.sample(held.max(penalty).max((held * 1.5).min(penalty * WORST)), now);
     }
 
     /// What is expected now, in nanoseconds: it falls with the time since the last sample.

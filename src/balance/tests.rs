@@ -390,6 +390,8 @@ fn an_estimate_jumps_up_at_once_and_comes_down_with_time() {
     assert!(unknown < 20.0 * ms, "one that nothing is known of is tried");
     estimate.failure(1.0 * s, 62_001);
     assert!(estimate.expected(62_001) > 0.99 * s, "a failure is never fast");
+    (0..100).for_each(|_| estimate.failure(0.1 * s, 62_001));
+    assert!((estimate.expected(62_001) / (2.0 * s) - 1.0).abs() < 0.01, "many are worse than one, but not without end");
 }
 
 #[test]
