@@ -11,6 +11,7 @@ mod support;
 
 mod backpressure;
 mod bulk;
+mod choosing;
 mod ends;
 mod exits;
 mod http_backends;
