@@ -56,6 +56,10 @@ pub trait Stream {
         let _ = pipe;
         Err(io::Error::from_raw_os_error(libc::EINVAL))
     }
+    /// True when the peer has ended its side and nothing of what it sent is left to read. Takes nothing away.
+    fn is_over(&mut self) -> bool {
+        false
+    }
     /// Sends the end after what was sent (shutdown(2), `SHUT_WR`).
     fn shutdown(&mut self);
     /// Bytes that were sent and that the peer has not acknowledged.
@@ -452,6 +456,16 @@ impl<S: Stream> Link<S> {
     pub fn notice_break(&mut self) -> bool {
         self.broken |= self.ready.any(Ready::ERR);
         self.broken
+    }
+
+    /// True when the peer has ended its side, with what it sent maybe still to be read.
+    pub fn peer_ended(&self) -> bool {
+        self.ended || self.ready.any(Ready::RDHUP)
+    }
+
+    /// True when the peer has ended its side and left nothing to read: nobody is there any more to be served.
+    pub fn peer_left(&mut self) -> bool {
+        self.ready.any(Ready::RDHUP) && self.stream.is_over()
     }
 
     /// Treats the link as broken, since bytes for it were lost.

@@ -130,6 +130,10 @@ impl Stream for PlainStream {
         kernel::drain(pipe, &**self)
     }
 
+    fn is_over(&mut self) -> bool {
+        matches!(self.peek(&mut [0]), Ok(0))
+    }
+
     fn shutdown(&mut self) {
         // Fails only when the peer has reset it, which the next event tells.
         let _ = TcpStream::shutdown(self, Shutdown::Write);

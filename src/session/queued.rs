@@ -2,7 +2,7 @@
 
 use crate::base::blocks::Chain;
 use crate::base::ids::{BackendSlot, PoolId};
-use crate::link::Net;
+use crate::link::{Link, Net};
 use crate::session::connect::{Connect, unserved};
 use crate::session::waiting::Place;
 use crate::session::{Close, Context, Outcome, Phase, Turn, Who};
@@ -40,7 +40,10 @@ impl Queued {
 
     /// Goes on when it is its turn and there is a place, or when it has waited for long enough.
     pub(super) fn turn<N: Net>(self, who: &Who, cx: &mut Context<'_, N>) -> Turn {
-        if cx.links.get_mut(who.client).is_none_or(|client| client.notice_break()) {
+        // One that has only ended its side behind a request still waits for an answer; one that never said a word has left.
+        let nothing_said = self.inbox.is_empty();
+        let left = |client: &mut Link<N::Stream>| client.notice_break() || nothing_said && client.peer_left();
+        if cx.links.get_mut(who.client).is_none_or(left) {
             cx.waiting.leave(self.pool, self.place.number());
             cx.count.cut.add(1);
             return Turn::Stop(Outcome::Done(Close::Clean));

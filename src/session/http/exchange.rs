@@ -200,6 +200,12 @@ impl Exchange {
                 return Step::Gone;
             }
             match &mut self.way {
+                // Whoever ends its side while it waits in line has lost patience.
+                Way::None
+                    if self.place.is_some() && cx.links.get(who.client).is_none_or(|client| client.peer_ended()) =>
+                {
+                    return Step::Gone;
+                }
                 Way::None => match self.reach(pool, private, who, cx) {
                     Ok(()) => {}
                     Err(Unreached::Waits(until)) => return self.wait(until, pool, who, cx),
