@@ -208,20 +208,26 @@ fn a_tcp_client_waits_in_line_and_its_place_is_freed_when_it_leaves() {
         .start();
     let mut first = connect(lb.addr());
     echoes(&mut first);
-    let waiting = connect(lb.addr());
-    wait_until("the queue is full", || !waits(&mut connect(lb.addr())));
+    let waiting = in_line(&lb);
+    assert!(!waits(&mut connect(lb.addr())), "there is room for one");
     drop(waiting);
-    let mut next = None;
-    wait_until("the place of the one that left is free", || {
-        let mut client = connect(lb.addr());
-        let waits = waits(&mut client);
-        next = waits.then_some(client);
-        waits
-    });
-    let mut next = next.expect("it waits");
+    // The place of the one that left is free.
+    let mut next = in_line(&lb);
     next.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     drop(first);
     echoes(&mut next);
+}
+
+/// A client that waits; whoever comes while the line is full is closed, and tries again.
+fn in_line(lb: &L4lb) -> TcpStream {
+    let mut found = None;
+    wait_until("there is room in the line", || {
+        let mut client = connect(lb.addr());
+        let waits = waits(&mut client);
+        found = waits.then_some(client);
+        waits
+    });
+    found.expect("it waits")
 }
 
 /// One that is refused is closed at once; one that waits hears nothing.

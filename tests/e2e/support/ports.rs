@@ -37,6 +37,8 @@ impl Refusing {
 
     pub fn at(addr: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        // Connections of an earlier run may still be in TIME_WAIT at that port.
+        socket.set_reuse_address(true).expect("every system has it");
         socket.bind(&addr.into()).unwrap_or_else(|e| panic!("{addr} cannot be bound: {e}"));
         let addr = socket.local_addr().expect("bound").as_socket().expect("an IP address");
         Refusing { socket, addr }
