@@ -35,9 +35,11 @@ pub(crate) const WAYS: [Way; 9] = [
 pub(crate) fn pool(way: Way, n: u32) -> Pool {
     let backend = |n: u32| Backend {
         id: format!("backend{n}").into(),
+        address: "".into(),
+        disabled: false,
         weight: 1,
         addresses: Arc::new([]),
-        state: BackendState::new(BackendSlot(n), 0, 0),
+        state: BackendState::new(BackendSlot(n), 0, 0, 1),
     };
     let mut pool = Pool::over(way.algorithm, (0..n).map(backend).collect());
     pool.hash_balance = way.hash_balance;

@@ -174,8 +174,7 @@ impl Running {
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
         let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
         let wakers = Wakers::default();
-        let mut plan =
-            Plan::new(config).listening(listening.collect(), own_addresses).for_workers(workers, wakers.clone());
+        let mut plan = Plan::new(config, workers).listening(listening.collect(), own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }

@@ -1,5 +1,6 @@
 //! Time as the workers count it: whole milliseconds since the process started.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A moment: milliseconds since [`Clock::start`]. The tick of every deadline.
@@ -40,6 +41,13 @@ impl Clock {
     pub fn now(&self) -> Tick {
         Tick(self.start.elapsed().as_millis() as u64)
     }
+}
+
+/// Nanoseconds since this was first asked for: to measure with, where a tick is too coarse. Reads the clock.
+#[inline]
+pub fn nanos() -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 #[cfg(test)]

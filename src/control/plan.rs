@@ -14,6 +14,7 @@ use crate::shared::checks::{CheckPlan, Target};
 use crate::shared::choose::{Crowds, Turns};
 use crate::shared::queue::{Queue, Wakers};
 use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Udp};
+use crate::stats::Tallies;
 use crate::wire::proxy;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +32,8 @@ pub struct Plan {
     /// By listener.
     limits: Vec<Limits>,
     loops: Loops,
-    workers: (usize, Wakers),
+    workers: usize,
+    wakers: Wakers,
 }
 
 /// What outlives snapshots of a listener.
@@ -39,14 +41,16 @@ struct Limits {
     connections: Arc<Cap>,
     per_client: Option<Arc<PerClient>>,
     warnings: Arc<Seldom>,
+    tallies: Arc<Tallies>,
 }
 
 /// What outlives snapshots of a pool.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Known {
     turns: Arc<Turns>,
     crowds: Arc<Crowds>,
     budget: Arc<Budget>,
+    tallies: Arc<Tallies>,
     queue: OnceLock<Arc<Queue>>,
     /// Pickers, primaries and backups, and what they were built from: tables of hashes are work, and most changes leave
     /// them as they are.
@@ -62,6 +66,17 @@ struct Built {
 }
 
 impl Known {
+    fn new(workers: usize) -> Known {
+        Known {
+            turns: Arc::default(),
+            crowds: Arc::default(),
+            budget: Arc::default(),
+            tallies: Tallies::shared(workers),
+            queue: OnceLock::new(),
+            pickers: [None, None],
+        }
+    }
+
     fn picker(&mut self, tier: usize, algorithm: balance::Algorithm, places: Vec<Place>) -> Arc<Picker> {
         if let Some(built) = &self.pickers[tier]
             && built.algorithm == algorithm
@@ -76,22 +91,23 @@ impl Known {
 }
 
 impl Plan {
-    /// A plan by `config`, with no name resolved.
-    pub fn new(config: Config) -> Plan {
+    /// A plan by `config` for so many workers, with no name resolved.
+    pub fn new(config: Config, workers: usize) -> Plan {
         let limits = config.listeners.iter().map(|listener| Limits {
             connections: Cap::new(listener.max_connections),
             per_client: (listener.max_per_client > 0).then(|| PerClient::new(listener.max_per_client)),
             warnings: Arc::default(),
+            tallies: Tallies::shared(workers),
         });
         let limits = limits.collect();
         let (names, states, pools, loops) = (HashMap::new(), HashMap::new(), HashMap::new(), Loops::new(&config));
-        let workers = (1, Wakers::default());
-        Plan { config, generation: 0, names, states, pools, limits, loops, workers }
+        let wakers = Wakers::default();
+        Plan { config, generation: 0, names, states, pools, limits, loops, workers, wakers }
     }
 
-    /// The same for so many workers, which are woken by `wakers` when a place comes free that one of their clients waits for.
-    pub fn for_workers(mut self, workers: usize, wakers: Wakers) -> Plan {
-        self.workers = (workers, wakers);
+    /// The same with workers that are woken by `wakers` when a place comes free that one of their clients waits for.
+    pub fn waking(mut self, wakers: Wakers) -> Plan {
+        self.wakers = wakers;
         self
     }
 
@@ -156,14 +172,13 @@ impl Plan {
             connections: limits.connections.clone(),
             per_client: limits.per_client.clone(),
             warnings: limits.warnings.clone(),
+            tallies: limits.tallies.clone(),
         });
         let listeners = listeners.collect();
+        let (names, states, known) = (&self.names, &mut self.states, &mut self.pools);
+        let (loops, workers) = (&mut self.loops, (self.workers, &self.wakers));
         let pools = self.config.pools.iter().enumerate();
-        let pools = pools
-            .map(|pool| {
-                build_pool(pool, &self.names, &mut self.states, &mut self.pools, &mut self.loops, &self.workers)
-            })
-            .collect::<Vec<Pool>>();
+        let pools: Vec<Pool> = pools.map(|pool| build_pool(pool, names, states, known, loops, workers)).collect();
         self.loops.tell();
         let closes = pools.iter().any(|pool| {
             pool.close_on_down && pool.backends.iter().any(|backend| backend.state.health() == Health::Down)
@@ -215,11 +230,11 @@ fn build_pool(
     states: &mut HashMap<(Arc<str>, Address), Arc<BackendState>>,
     pools: &mut HashMap<Arc<str>, Known>,
     loops: &mut Loops,
-    workers: &(usize, Wakers),
+    (workers, wakers): (usize, &Wakers),
 ) -> Pool {
     let name: Arc<str> = pool.name.as_str().into();
-    let known = pools.entry(name.clone()).or_default();
-    let queue = known.queue.get_or_init(|| Queue::new(workers.0, pool.queue, workers.1.clone())).clone();
+    let known = pools.entry(name.clone()).or_insert_with(|| Known::new(workers));
+    let queue = known.queue.get_or_init(|| Queue::new(workers, pool.queue, wakers.clone())).clone();
     let backends: Vec<Backend> = pool
         .backends
         .iter()
@@ -229,11 +244,18 @@ fn build_pool(
             let slot = BackendSlot(states.len() as u32);
             let state = states
                 .entry((name.clone(), backend.address.clone()))
-                .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive))
+                .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive, workers))
                 .clone();
             // Set once, and always the same.
             let _ = state.queue.set(queue.clone());
-            Backend { id, weight: backend.weight, addresses, state }
+            Backend {
+                id,
+                address: backend.address.to_string().into(),
+                weight: backend.weight,
+                disabled: backend.disabled,
+                addresses,
+                state,
+            }
         })
         .collect();
     // One whose name does not resolve is down: it takes no turns.
@@ -261,6 +283,7 @@ fn build_pool(
         retries: pool.retries,
         retry_budget: pool.retry_budget,
         budget: known.budget.clone(),
+        tallies: known.tallies.clone(),
         keepalive: pool.keepalive > 0,
         keepalive_timeout: pool.keepalive_timeout,
         send_proxy: match pool.send_proxy {
@@ -331,7 +354,7 @@ mod tests {
 
     #[test]
     fn only_those_that_take_new_work_take_turns() {
-        let mut plan = Plan::new(config::parse(FILE, "test").unwrap());
+        let mut plan = Plan::new(config::parse(FILE, "test").unwrap(), 1);
         let first = plan.build();
         let pool = &first.pools[0];
         assert_eq!(ids(pool, &pool.primaries), ["literal"], "the name does not resolve yet");
@@ -351,7 +374,7 @@ mod tests {
     fn a_name_that_leads_back_to_us_is_as_one_that_does_not_resolve() {
         let bound = vec![(Transport::Tcp, "0.0.0.0:2".parse().unwrap())];
         let machine = || vec!["192.0.2.1".parse().unwrap()];
-        let mut plan = Plan::new(config::parse(FILE, "test").unwrap()).listening(bound, machine);
+        let mut plan = Plan::new(config::parse(FILE, "test").unwrap(), 1).listening(bound, machine);
         let mut resolve = |ip: [u8; 4]| {
             assert!(plan.resolved("name.test".into(), 2, vec![(ip, 2).into()]));
             let snapshot = plan.build();
@@ -364,7 +387,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_backend_outlives_the_snapshot() {
-        let mut plan = Plan::new(config::parse(FILE, "test").unwrap());
+        let mut plan = Plan::new(config::parse(FILE, "test").unwrap(), 1);
         let first = plan.build();
         first.pools[0].backends[0].state.failed(Tick(10));
         let second = plan.build();
@@ -389,7 +412,7 @@ mod tests {
             protocol = "udp"
             pool = "b"
         "#;
-        let mut plan = Plan::new(config::parse(file, "test").unwrap());
+        let mut plan = Plan::new(config::parse(file, "test").unwrap(), 1);
         let first = plan.build();
         assert_eq!(first.listeners[0].protocol, Protocol::Udp);
         assert_eq!(first.pools[0].udp, Udp { responses: 1, requests: 2, keep_on_down: true });

@@ -19,7 +19,7 @@ fn target(slot: u32, addresses: Vec<SocketAddr>, check: Check, timeout: u64) -> 
         id: format!("b{slot}").into(),
         addresses: addresses.into(),
         plan: Arc::new(CheckPlan { check, rules: RULES, timeout: Duration::from_millis(timeout) }),
-        state: BackendState::new(BackendSlot(slot), 0, 0),
+        state: BackendState::new(BackendSlot(slot), 0, 0, 1),
     }
 }
 

@@ -14,6 +14,7 @@ mod tests;
 
 use crate::base::ids::{BackendSlot, LinkId, SessionId};
 use crate::base::pipes::{Pipe, Supply};
+use crate::base::time;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 
@@ -92,6 +93,10 @@ pub trait Net {
     /// Where pipes for its streams come from.
     fn pipes(&self) -> Supply {
         Supply::none()
+    }
+    /// The time in nanoseconds, from any beginning; what it passed in is this network. Reads the clock.
+    fn nanos(&self) -> u64 {
+        time::nanos()
     }
 }
 

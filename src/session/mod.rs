@@ -3,6 +3,7 @@
 //! Knows: links, pools, relaying. Must not touch: threads, the poll, how it is woken.
 //! Read [`Phase`] and [`step`] first.
 
+mod books;
 mod connect;
 pub mod http;
 mod key;
@@ -13,7 +14,7 @@ pub mod udp;
 mod waiting;
 
 use crate::base::blocks::{Chain, Pool as Blocks};
-use crate::base::ids::{LinkId, ListenerId, SessionId};
+use crate::base::ids::{LinkId, ListenerId, SessionId, WorkerId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::guard::{self, BreakerState};
@@ -28,6 +29,7 @@ use http::Spare;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use books::Books;
 pub use connect::Connect;
 pub use http::Http;
 pub use proxied::Proxied;
@@ -68,6 +70,17 @@ impl Phase {
             Phase::Arrived | Phase::Connect(_) => false,
             Phase::Tunnel(at) => at.holds_blocks(),
             Phase::Http(at) => at.holds_blocks(),
+        }
+    }
+
+    /// Accounts for what it was about, when its session is ended from outside.
+    pub fn abandon(&self, who: &Who, books: Books<'_>) {
+        match self {
+            Phase::Arrived | Phase::Proxied(_) => {}
+            Phase::Queued(at) => at.abandon(who, books),
+            Phase::Connect(at) => at.abandon(who, books),
+            Phase::Tunnel(at) => at.abandon(who, books),
+            Phase::Http(at) => at.abandon(who, books),
         }
     }
 }
@@ -119,6 +132,8 @@ pub struct Context<'a, N: Net> {
     pub snapshot: &'a Snapshot,
     /// What it counts in.
     pub count: &'a Cell,
+    /// Who it is.
+    pub worker: WorkerId,
 }
 
 impl<N: Net> Context<'_, N> {
@@ -146,8 +161,14 @@ pub enum Outcome {
     Done(Close),
 }
 
-/// Tells the breaker of a leased backend how it went, and the log what that changed.
+/// What a failure counts for among the times a backend takes to answer, in nanoseconds.
+const PENALTY: f64 = 100e6;
+
+/// Tells the breaker of a leased backend how it went, and the log what that changed. A failure is a slow answer, too.
 fn report(lease: &mut Lease, outcome: guard::Outcome, pool: &Pool, now: Tick) {
+    if outcome == guard::Outcome::Failure {
+        lease.backend().estimate.failure(PENALTY, now.0);
+    }
     let Some(state) = lease.report(outcome, now) else { return };
     let name = pool.name_of(lease.backend().slot);
     match state {

@@ -48,6 +48,7 @@ impl Proxied {
                 Err(error) => {
                     log::debug!("client {}: closed: {error}", who.address);
                     cx.count.unserved.add(1);
+                    cx.books().refused(who);
                     return self.close(cx);
                 }
             }

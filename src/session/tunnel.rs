@@ -6,7 +6,8 @@ use crate::guard;
 use crate::link::{Net, Side};
 use crate::probe::Health;
 use crate::relay::{Relay, Turn as Moved};
-use crate::session::{Close, Context, Outcome, Phase, Who, report};
+use crate::session::books::Verdict;
+use crate::session::{Books, Close, Context, Outcome, Phase, Who, report};
 use crate::shared::backend::Lease;
 
 /// How long a reset waits for a peer that acknowledges nothing more of what was sent before it, in milliseconds.
@@ -23,6 +24,8 @@ pub struct Tunnel {
     idle_due: Tick,
     /// The backend has been judged: it answered, or left without a byte.
     judged: bool,
+    /// It left without a byte.
+    silent: bool,
     lame: Option<Lame>,
 }
 
@@ -36,7 +39,7 @@ impl Tunnel {
     /// A tunnel to the backend that was leased.
     pub(super) fn new(pool: PoolId, backend: LinkId, lease: Lease, relay: Relay, who: &Who, now: Tick) -> Tunnel {
         let idle_due = now.after(who.idle_timeout);
-        Tunnel { relay, pool, backend, lease, idle_due, judged: false, lame: None }
+        Tunnel { relay, pool, backend, lease, idle_due, judged: false, silent: false, lame: None }
     }
 
     /// A tunnel that an exchange turned into: its backend has answered already.
@@ -54,10 +57,10 @@ impl Tunnel {
         let closes = || cx.snapshot.pool(self.pool).is_some_and(|pool| pool.close_on_down);
         if self.lease.backend().health() == Health::Down && closes() {
             cx.count.cut.add(1);
-            return self.done(Close::Cut, cx);
+            return self.done(Close::Cut, Verdict::Failed, who, cx);
         }
         let Some((client, backend)) = cx.links.pair_mut(who.client, self.backend) else {
-            return self.done(Close::Cut, cx);
+            return self.done(Close::Cut, Verdict::Aborted, who, cx);
         };
         let before = (self.relay.up(), self.relay.down(), self.relay.held());
         let moved = self.relay.turn(client, backend, cx.scratch, cx.blocks);
@@ -65,6 +68,7 @@ impl Tunnel {
         if up | down != 0 {
             cx.count.bytes_in.add(up);
             cx.count.bytes_out.add(down);
+            cx.books().moved(who, Some(self.pool), Some(&self.lease), up, down);
         }
         // A slow reader that still takes what was read long ago is not silent.
         if up | down != 0 || self.relay.held() != before.2 {
@@ -80,18 +84,20 @@ impl Tunnel {
             }
             Moved::Done => {
                 cx.count.ended.add(1);
-                return self.done(Close::Clean, cx);
+                return self.done(Close::Clean, Verdict::Succeeded, who, cx);
             }
             Moved::Broken => {
                 cx.count.cut.add(1);
-                return self.done(Close::Cut, cx);
+                return self.done(Close::Cut, Verdict::Aborted, who, cx);
             }
             Moved::Lame(side) => {
                 if let Some(due) = self.still_lame(side, who, cx) {
                     return Outcome::Wait(Phase::Tunnel(self), due);
                 }
                 cx.count.cut.add(1);
-                return self.done(Close::Cut, cx);
+                // The side that is left to be reset is not the one that broke.
+                let verdict = if side == Side::Client { Verdict::Failed } else { Verdict::Aborted };
+                return self.done(Close::Cut, verdict, who, cx);
             }
             Moved::Wait => {}
         }
@@ -102,7 +108,8 @@ impl Tunnel {
             let unsent =
                 [who.client, self.backend].iter().any(|id| cx.links.get(*id).is_some_and(|link| link.unsent() > 0));
             let close = if unsent || self.relay.holds_blocks() { Close::Cut } else { Close::Clean };
-            return self.done(close, cx);
+            // Silence is nobody's failure.
+            return self.done(close, Verdict::Succeeded, who, cx);
         }
         let due = self.idle_due;
         Outcome::Wait(Phase::Tunnel(self), due)
@@ -126,6 +133,7 @@ impl Tunnel {
             }
         } else if self.relay.backend_left_silently() {
             self.judged = true;
+            self.silent = true;
             cx.count.failed.add(1);
             if let Some(wait) = state.failed(cx.now) {
                 let (pool, name) = (self.pool_name(cx), self.name(cx));
@@ -156,7 +164,26 @@ impl Tunnel {
         (cx.now < until).then_some(Tick(cx.now.0 + LAME_STEP))
     }
 
-    fn done<N: Net>(mut self, close: Close, cx: &mut Context<'_, N>) -> Outcome {
+    /// Accounts for it as cut.
+    pub(super) fn abandon(&self, who: &Who, books: Books<'_>) {
+        self.account(Verdict::Aborted, who, books);
+    }
+
+    fn account(&self, verdict: Verdict, who: &Who, books: Books<'_>) {
+        // A backend that took the connection and left without a byte has failed, however well that looked.
+        let verdict = if self.silent { Verdict::Failed } else { verdict };
+        books.try_ends(&self.lease, verdict);
+        books.end(who, Some(self.pool), verdict);
+    }
+
+    fn done<N: Net>(mut self, close: Close, verdict: Verdict, who: &Who, cx: &mut Context<'_, N>) -> Outcome {
+        if verdict == Verdict::Failed
+            && !self.silent
+            && let Some(pool) = cx.snapshot.pool(self.pool)
+        {
+            report(&mut self.lease, guard::Outcome::Failure, pool, cx.now);
+        }
+        self.account(verdict, who, cx.books());
         self.relay.clear(cx.blocks);
         if close == Close::Cut
             && let Some(backend) = cx.links.get_mut(self.backend)

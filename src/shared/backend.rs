@@ -7,6 +7,7 @@ use crate::guard::{Breaker, BreakerRules, BreakerState, Cap, Outcome, Pass};
 use crate::probe::Health;
 use crate::shared::choose::Counted;
 use crate::shared::queue::Queue;
+use crate::stats::Tallies;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,12 +46,14 @@ pub struct BackendState {
     pub idle: Arc<Cap>,
     /// The line before its pool, told when a place here comes free.
     pub queue: OnceLock<Arc<Queue>>,
-    _room: [u64; 3],
+    /// What it has done so far, by worker.
+    pub tallies: Tallies,
+    _room: [u64; 1],
 }
 
 impl BackendState {
-    /// A backend nothing is known of.
-    pub fn new(slot: BackendSlot, max_connections: u32, idle: u32) -> Arc<BackendState> {
+    /// A backend nothing is known of, for a process of so many workers.
+    pub fn new(slot: BackendSlot, max_connections: u32, idle: u32, workers: usize) -> Arc<BackendState> {
         Arc::new(BackendState {
             slot,
             active: Cap::of(max_connections),
@@ -59,10 +62,11 @@ impl BackendState {
             estimate: Estimate::default(),
             since: AtomicU64::new(0),
             queue: OnceLock::new(),
+            tallies: Tallies::new(workers),
             aside_until: AtomicU64::new(0),
             aside_for: AtomicU32::new(0),
             health: AtomicU8::new(0),
-            _room: [0; 3],
+            _room: [0; 1],
         })
     }
 
@@ -178,6 +182,11 @@ impl Lease {
         lease
     }
 
+    /// Whose place it is, to remember when that is given back.
+    pub fn state(&self) -> Arc<BackendState> {
+        self.backend.clone()
+    }
+
     /// Whose place it is.
     pub fn backend(&self) -> &BackendState {
         &self.backend
@@ -208,7 +217,7 @@ mod tests {
 
     #[test]
     fn failures_set_aside_for_longer_each_time_until_an_answer() {
-        let backend = BackendState::new(BackendSlot(0), 0, 0);
+        let backend = BackendState::new(BackendSlot(0), 0, 0, 1);
         let steps: &[(&str, u64, Option<u32>)] = &[
             ("the first", 5_000, Some(1_000)),
             ("while aside: the same failure", 5_500, None),
@@ -232,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_dropped_lease_goes_back() {
-        let backend = BackendState::new(BackendSlot(0), 1, 0);
+        let backend = BackendState::new(BackendSlot(0), 1, 0, 1);
         let lease = Lease::take(&backend, None, Tick(0)).unwrap();
         assert!(Lease::take(&backend, None, Tick(0)).is_none());
         drop(lease);

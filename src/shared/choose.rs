@@ -234,9 +234,11 @@ mod tests {
     fn backends(weights: &[u16], max_connections: u32) -> Vec<Backend> {
         let backend = |(n, weight): (usize, &u16)| Backend {
             id: format!("b{n}").into(),
+            address: "".into(),
             weight: *weight,
+            disabled: false,
             addresses: Arc::new([]),
-            state: BackendState::new(BackendSlot(n as u32), max_connections, 0),
+            state: BackendState::new(BackendSlot(n as u32), max_connections, 0, 1),
         };
         weights.iter().enumerate().map(backend).collect()
     }

@@ -8,6 +8,7 @@ use crate::route::Router;
 use crate::shared::backend::BackendState;
 use crate::shared::choose::{Crowds, Turns};
 use crate::shared::queue::{Queue, Wakers};
+use crate::stats::Tallies;
 use crate::wire::proxy;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Listener {
     pub per_client: Option<Arc<PerClient>>,
     /// When the log may say again that it accepts nobody.
     pub warnings: Arc<Seldom>,
+    /// What has come in by it so far.
+    pub tallies: Arc<Tallies>,
 }
 
 /// What a listener speaks.
@@ -122,6 +125,8 @@ pub struct Pool {
     pub retry_budget: f64,
     /// Counts them.
     pub budget: Arc<Budget>,
+    /// What was sent here so far.
+    pub tallies: Arc<Tallies>,
     /// Whether idle connections to backends are kept.
     pub keepalive: bool,
     /// For how long.
@@ -176,6 +181,7 @@ impl Pool {
             retries: 1,
             retry_budget: 0.2,
             budget: Arc::default(),
+            tallies: Tallies::shared(1),
             keepalive: true,
             keepalive_timeout: Duration::from_secs(4),
             send_proxy: None,
@@ -223,8 +229,12 @@ pub enum HashKey {
 pub struct Backend {
     /// Its id, unique in the pool.
     pub id: Arc<str>,
-    /// 0 to 256.
+    /// Where it is, as configured.
+    pub address: Arc<str>,
+    /// 0 to 256; 0 takes no new work.
     pub weight: u16,
+    /// It was told to take no new work.
+    pub disabled: bool,
     /// Where it is, in the resolver's order. Empty: its name does not resolve, or only to our own
     /// listeners.
     pub addresses: Arc<[SocketAddr]>,

@@ -1,6 +1,11 @@
 //! Counters: one padded cell a worker, written by it alone, read by anyone.
 //!
+//! [`Stats`] counts what concerns the process, for the log; [`Tallies`] what concerns one listener, pool or backend.
 //! Knows: numbers. Must not touch: sockets, the clock, who prints them.
+
+mod tally;
+
+pub use tally::{Sum, Tallies, Tally};
 
 use crossbeam_utils::CachePadded;
 use std::fmt;

@@ -9,7 +9,7 @@ use crate::guard::Permit;
 use crate::link::{Link, Net, Owner, Ready};
 use crate::relay::SCRATCH;
 use crate::session::http::Spare;
-use crate::session::{self, Close, Context, LOOK, Outcome, Phase, Waiting, Who};
+use crate::session::{self, Books, Close, Context, LOOK, Outcome, Phase, Waiting, Who};
 use crate::shared::hub::Member;
 use crate::shared::mail::Arrival;
 use crate::stats::{Cell, Stats};
@@ -259,6 +259,7 @@ impl<N: Net> Core<N> {
             random: &mut self.random,
             snapshot: self.member.snapshot(),
             count: self.stats.cell(usize::from(self.member.worker().0)),
+            worker: self.member.worker(),
         };
         // The phase was moved into the step: a panic drops it, and with it its lease and blocks.
         let (phase, due, again) = match catch_unwind(AssertUnwindSafe(|| step(&mut who, &mut cx))) {
@@ -333,6 +334,10 @@ impl<N: Net> Core<N> {
 
     fn end(&mut self, id: SessionId, close: Close) {
         let Some(session) = self.sessions.remove(id) else { return };
+        // One that ended by itself has left no phase.
+        if let Some(phase) = &session.phase {
+            phase.abandon(&session.who, Books { snapshot: self.member.snapshot(), worker: self.member.worker() });
+        }
         if let Some(mut client) = self.links.remove(session.who.client)
             && close == Close::Cut
         {

@@ -91,7 +91,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(scenario: Scenario) -> World {
         let now = Tick(1_000);
-        let mut plan = Plan::new(config::parse(&scenario.config(), "scenario").expect("a scenario is well-formed"));
+        let mut plan = Plan::new(config::parse(&scenario.config(), "scenario").expect("a scenario is well-formed"), 1);
         for (at, pool) in scenario.pools.iter().enumerate() {
             for (number, backend) in pool.backends.iter().enumerate() {
                 plan.resolved(Scenario::host(at, number), 80, backend.addresses.clone());

@@ -187,6 +187,10 @@ impl Net for ScriptedNet {
         result
     }
 
+    fn nanos(&self) -> u64 {
+        self.0.borrow().now.0 * 1_000_000
+    }
+
     fn watch(&mut self, stream: &mut ScriptedStream, link: LinkId) -> io::Result<()> {
         let mut sockets = stream.used();
         let unwatched = sockets.whims.unwatched;

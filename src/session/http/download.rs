@@ -33,6 +33,10 @@ pub(super) struct Download {
     interim: u8,
     /// Of the response; 0 before it has come.
     pub(super) status: u16,
+    /// When the end of its head was read, in nanoseconds.
+    pub(super) head_at: Option<u64>,
+    /// Bytes of it that were read.
+    pub(super) read: u64,
     /// Bytes came behind the end of the response, or its connection is not to be used again.
     spoilt: bool,
     client_stays: bool,
@@ -66,6 +70,8 @@ impl Default for Download {
             bulk: Bulk::default(),
             interim: 0,
             status: 0,
+            head_at: None,
+            read: 0,
             spoilt: false,
             client_stays: false,
             waiting_since: None,
@@ -120,6 +126,7 @@ impl Download {
         self.inbox.clear(blocks);
         self.scan = HeadScan::default();
         self.waiting_since = None;
+        self.head_at = None;
     }
 
     pub(super) fn clear(&mut self, blocks: &mut Blocks) {
@@ -140,6 +147,7 @@ impl Download {
         now: Tick,
         keep: bool,
         budget: &mut usize,
+        nanos: impl Fn() -> u64,
     ) -> Result<bool, Stop> {
         let mut progress = false;
         loop {
@@ -185,7 +193,10 @@ impl Download {
             progress = true;
             *budget = budget.saturating_sub(n);
             count.bytes_out.add(n as u64);
+            self.read += n as u64;
             if matches!(self.state, State::Head) {
+                // Of what comes in pieces the last one counts, as it does for response_timeout.
+                self.head_at = Some(nanos());
                 match self.heads(&scratch[..have + n], outbox, client, out, blocks, keep)? {
                     Taken::Used => self.inbox.clear(blocks),
                     Taken::Kept => continue,
@@ -226,6 +237,7 @@ impl Download {
         let spliced = self.bulk.splice(backend, client, body.run(), outbox, blocks);
         let Spliced::Bytes(n) = spliced else { return spliced };
         count.bytes_out.add(n as u64);
+        self.read += n as u64;
         body.advance(n as u64);
         if body.is_end() {
             self.state = State::Done;
@@ -334,7 +346,7 @@ impl Download {
                 Ok(()) => Ok(Taken::Used),
                 Err(Stop::Broke) => {
                     // Nothing of it was passed on yet, so the client can be told.
-                    self.state = State::Head;
+                    (self.state, self.status) = (State::Head, 0);
                     Err(Stop::Backend { answered: true, why: "the framing of its body is wrong" })
                 }
                 Err(other) => Err(other),

@@ -9,11 +9,12 @@ use crate::base::time::Tick;
 use crate::guard::{Cap, Outcome};
 use crate::link::{Link, Net, Owner, Write};
 use crate::relay::Outbox;
+use crate::session::books::Verdict;
 use crate::session::http::download::Download;
 use crate::session::http::upload::Upload;
 use crate::session::http::{Kept, Private};
 use crate::session::waiting::Place;
-use crate::session::{Context, Who, report, write_proxy};
+use crate::session::{Books, Context, Who, report, write_proxy};
 use crate::shared::backend::{BackendState, Lease};
 use crate::shared::choose::{For, NoBackend, Picked};
 use crate::shared::snapshot::Pool;
@@ -133,9 +134,28 @@ pub struct Exchange {
     idempotent: bool,
     keep: bool,
     began: Tick,
+    /// When it began, and the present try, in nanoseconds.
+    clock: (u64, u64),
+    /// It counts as begun, and not yet as ended.
+    open: bool,
+    /// How it stands.
+    verdict: Verdict,
+    /// Who failed, while another is looked for.
+    failed: Option<Arc<BackendState>>,
+    /// Bytes that are accounted for: of the request's body, and of the response.
+    told: (u64, u64),
 }
 
 impl Exchange {
+    /// Counts a request to `pool` as begun; its head was `head` bytes long.
+    pub(super) fn open<N: Net>(&mut self, pool: PoolId, head: usize, who: &Who, cx: &Context<'_, N>) {
+        self.pool = Some(pool);
+        self.open = true;
+        self.clock.0 = cx.net.nanos();
+        cx.books().begin(who, self.pool);
+        cx.books().moved(who, self.pool, None, head as u64, 0);
+    }
+
     /// Takes on an order whose head is `head`. False when there is no memory for it.
     pub(super) fn begin(&mut self, order: Order, head: &[u8], now: Tick, blocks: &mut Blocks) -> bool {
         self.pool = Some(order.pool);
@@ -160,8 +180,27 @@ impl Exchange {
         self.upload.holds_blocks() || self.download.holds_blocks()
     }
 
-    /// Gives everything back, and itself.
-    pub(super) fn finish<N: Net>(mut self: Box<Self>, cx: &mut Context<'_, N>) {
+    /// Accounts for it, if it was not yet.
+    pub(super) fn account(&self, who: &Who, books: Books<'_>) {
+        if let Some(lease) = &self.lease {
+            books.try_ends(lease, self.verdict);
+        }
+        if self.open {
+            books.end(who, self.pool, self.verdict);
+        }
+    }
+
+    /// The bytes that were not accounted for yet.
+    fn tell_bytes<N: Net>(&mut self, who: &Who, cx: &Context<'_, N>) {
+        let (up, down) = (self.upload.read, self.download.read);
+        cx.books().moved(who, self.pool, self.lease.as_ref(), up - self.told.0, down - self.told.1);
+        self.told = (up, down);
+    }
+
+    /// Accounts for it, and gives everything back, and itself.
+    pub(super) fn finish<N: Net>(mut self: Box<Self>, who: &Who, cx: &mut Context<'_, N>) {
+        self.tell_bytes(who, cx);
+        self.account(who, cx.books());
         self.drop_way(cx);
         self.leave_line(cx);
         self.upload.clear(cx.blocks);
@@ -208,11 +247,11 @@ impl Exchange {
                 }
                 Way::None => match self.reach(pool, private, who, cx) {
                     Ok(()) => {}
-                    Err(Unreached::Waits(until)) => return self.wait(until, pool, who, cx),
+                    Err(Unreached::Waits(until)) => return self.wait(until, false, pool, who, cx),
                     Err(Unreached::Failed(failed)) => return Step::Fail(failed),
                 },
                 Way::Connecting(attempt) => match attempt.turn(cx.net, cx.links, who.id, cx.now) {
-                    Progress::Wait(due) => return self.wait(due, pool, who, cx),
+                    Progress::Wait(due) => return self.wait(due, false, pool, who, cx),
                     Progress::Connected(link) => {
                         self.way = Way::Open { link, reused: false };
                         self.introduce(link, pool, who, cx);
@@ -223,10 +262,10 @@ impl Exchange {
                         let timed_out = error.raw_os_error() == Some(libc::ETIMEDOUT);
                         let local = crate::link::is_local(&error);
                         self.way = Way::None;
-                        if !local && let Some(lease) = &mut self.lease {
+                        if !local && let Some(lease) = &self.lease {
                             note(pool, lease.backend(), &error, cx.now);
-                            report(lease, Outcome::Failure, pool, cx.now);
                         }
+                        self.judge(Verdict::of_failure(local), pool, cx.now);
                         let status = if timed_out { 504 } else { 502 };
                         let why = if timed_out {
                             "the backend could not be reached in time"
@@ -240,8 +279,11 @@ impl Exchange {
                 },
                 Way::Open { link, reused } => {
                     let (link, reused) = (*link, *reused);
-                    match self.talk(link, inbox, outbox, who, cx) {
-                        Ok(Talk::Wait) => return self.wait(Tick::NEVER, pool, who, cx),
+                    let talk = self.talk(link, inbox, outbox, who, cx);
+                    self.note_head(who, cx);
+                    self.tell_bytes(who, cx);
+                    match talk {
+                        Ok(Talk::Wait) => return self.wait(Tick::NEVER, !outbox.is_empty(), pool, who, cx),
                         Ok(Talk::Again) => {
                             let due = self.due(pool, who, cx);
                             return Step::Again(due);
@@ -250,22 +292,27 @@ impl Exchange {
                         Err(Stop::Client) => return Step::Gone,
                         Err(Stop::Broke) => {
                             cx.count.failed.add(1);
-                            self.judge(Outcome::Failure, pool, cx.now);
+                            self.judge(Verdict::Failed, pool, cx.now);
                             return Step::Break;
                         }
                         // An answer of our own behind a part of the backend's would be taken for content.
                         Err(Stop::Refuse(_)) if self.download.has_begun() => return Step::Break,
-                        Err(Stop::Refuse(failed)) => return Step::Fail(failed),
+                        Err(Stop::Refuse(failed)) => {
+                            self.verdict = Verdict::Refused;
+                            return Step::Fail(failed);
+                        }
                         Err(Stop::Switch) => {
                             self.way = Way::None;
-                            self.judge(Outcome::Success, pool, cx.now);
+                            self.judge(Verdict::Succeeded, pool, cx.now);
                             let Some(lease) = self.lease.take() else { return Step::Break };
+                            // The tunnel accounts for it when it ends.
+                            self.open = false;
                             lease.backend().answered();
                             return Step::Tunnel { link, lease, pool: self.pool.unwrap_or(PoolId(0)) };
                         }
                         Err(Stop::Backend { answered, why }) => {
                             self.drop_way(cx);
-                            if let Err(step) = self.lost(answered, reused, why, pool, cx) {
+                            if let Err(step) = self.lost(answered, reused, why, pool, who, cx) {
                                 return step;
                             }
                         }
@@ -284,12 +331,20 @@ impl Exchange {
         cx: &mut Context<'_, N>,
     ) -> Result<(), Unreached> {
         if self.lease.is_none() {
+            let waited = self.place.is_some();
             let picked = self.pick(pool, who, cx)?;
             let backend = &pool.backends[picked.place];
             self.idle_cap = pool.keepalive.then(|| backend.state.idle.clone());
+            cx.books().try_begins(who, &picked.lease);
             self.lease = Some(picked.lease);
+            self.verdict = Verdict::Aborted;
+            self.clock.1 = self.clock.0;
+            if waited || !self.tried.is_empty() {
+                self.clock.1 = cx.net.nanos();
+            }
             if !self.tried.is_empty() {
                 cx.count.retried.add(1);
+                cx.books().retried(who, self.pool, self.failed.take().as_deref());
             }
             let slot = backend.state.slot;
             let idle = match (self.fresh, pool.send_proxy) {
@@ -344,6 +399,9 @@ impl Exchange {
                 (Err(_), _) => self.leave_line(cx),
             }
             cx.count.unserved.add(1);
+            if self.last.is_none() {
+                self.verdict = Verdict::Refused;
+            }
             let failed = self.last.unwrap_or(Failed { status: 503, why: "no backend is available" });
             return Err(Unreached::Failed(failed));
         }
@@ -379,6 +437,7 @@ impl Exchange {
         reused: bool,
         why: &'static str,
         pool: &Pool,
+        who: &Who,
         cx: &mut Context<'_, N>,
     ) -> Result<(), Step> {
         let may_repeat = !answered && (!self.upload.has_sent() || self.idempotent && self.upload.can_repeat());
@@ -389,6 +448,7 @@ impl Exchange {
                 self.upload.repeat(cx.blocks);
                 self.download.repeat(cx.blocks);
                 cx.count.retried.add(1);
+                cx.books().retried(who, self.pool, self.lease.as_ref().map(Lease::backend));
                 return Ok(());
             }
         } else {
@@ -396,7 +456,7 @@ impl Exchange {
             if let Some(lease) = &self.lease {
                 note(pool, lease.backend(), &why, cx.now);
             }
-            self.judge(Outcome::Failure, pool, cx.now);
+            self.judge(Verdict::Failed, pool, cx.now);
         }
         let why = if answered { "the backend's answer cannot be used" } else { "the backend closed without an answer" };
         let failed = Failed { status: 502, why };
@@ -412,6 +472,8 @@ impl Exchange {
     fn try_another<N: Net>(&mut self, failed: Failed, pool: &Pool, cx: &mut Context<'_, N>) -> Result<(), Failed> {
         if let Some(lease) = self.lease.take() {
             self.tried.push(lease.backend().slot);
+            cx.books().try_ends(&lease, self.verdict);
+            self.failed = Some(lease.state());
         }
         self.last = Some(failed);
         if self.tried.len() > pool.retries as usize || !pool.budget.retry(cx.now, pool.retry_budget) {
@@ -431,6 +493,7 @@ impl Exchange {
     ) -> Result<Talk, Stop> {
         let Some((client, backend)) = cx.links.pair_mut(who.client, link) else { return Err(Stop::Client) };
         let mut budget = super::READ * 4;
+        let net = &*cx.net;
         loop {
             let up = self.upload.pump(
                 inbox,
@@ -459,6 +522,7 @@ impl Exchange {
                 cx.now,
                 keep,
                 &mut budget,
+                || net.nanos(),
             )?;
             if self.download.is_done() && outbox.is_empty() {
                 return Ok(Talk::Done);
@@ -472,12 +536,24 @@ impl Exchange {
         }
     }
 
+    /// Takes note of how long the response took, once its head has come.
+    fn note_head<N: Net>(&mut self, who: &Who, cx: &Context<'_, N>) {
+        if self.download.status != 0
+            && let Some(at) = self.download.head_at.take()
+        {
+            let (whole, last) = (at.saturating_sub(self.clock.0), at.saturating_sub(self.clock.1));
+            cx.books().latency(who, self.pool, self.lease.as_ref(), whole, last);
+            if let Some(lease) = &self.lease {
+                lease.backend().estimate.sample(last as f64, cx.now.0);
+            }
+        }
+    }
+
     fn done<N: Net>(&mut self, link: LinkId, pool: &Pool, private: &mut Private, cx: &mut Context<'_, N>) -> Step {
         cx.count.requests.add(1);
-        // What the backend itself calls its failure; what it does not implement is none (501, 505).
-        let failed = matches!(self.download.status, 500 | 502..=504 | 506..=599);
-        self.judge(if failed { Outcome::Failure } else { Outcome::Success }, pool, cx.now);
+        self.judge(Verdict::of_status(self.download.status), pool, cx.now);
         let Some(lease) = self.lease.take() else { return Step::Break };
+        cx.books().try_ends(&lease, self.verdict);
         if lease.backend().answered() {
             log::info!("pool {}: backend {} answers again", pool.name, pool.name_of(lease.backend().slot));
         }
@@ -501,8 +577,14 @@ impl Exchange {
         Step::Done { keep: self.download.client_stays(), sends: self.keep || !self.upload.is_done() }
     }
 
-    /// Tells the backend's breaker how it went.
-    fn judge(&mut self, outcome: Outcome, pool: &Pool, now: Tick) {
+    /// Decides how it went: for the account, and for the backend's breaker.
+    fn judge(&mut self, verdict: Verdict, pool: &Pool, now: Tick) {
+        self.verdict = verdict;
+        let outcome = match verdict {
+            Verdict::Succeeded => Outcome::Success,
+            Verdict::Failed => Outcome::Failure,
+            Verdict::Refused | Verdict::Aborted => return,
+        };
         if let Some(lease) = &mut self.lease {
             report(lease, outcome, pool, now);
         }
@@ -523,21 +605,34 @@ impl Exchange {
     }
 
     /// Waits, or finds that a deadline has passed.
-    fn wait<N: Net>(&mut self, due: Tick, pool: &Pool, who: &Who, cx: &mut Context<'_, N>) -> Step {
+    fn wait<N: Net>(
+        &mut self,
+        due: Tick,
+        client_is_slow: bool,
+        pool: &Pool,
+        who: &Who,
+        cx: &mut Context<'_, N>,
+    ) -> Step {
         let due = due.min(self.due(pool, who, cx));
         if cx.now < due {
             return Step::Wait(due);
         }
         cx.count.idle.add(1);
         if self.download.has_begun() {
+            // A client that does not read, or does not send the rest of its request, has only itself to blame.
+            let by_client = client_is_slow || !self.upload.is_done() && self.upload.waits_for_client();
+            self.judge(if by_client { Verdict::Aborted } else { Verdict::Failed }, pool, cx.now);
             return Step::Break;
         }
         let waiting = self.download.waiting_since.is_some() || matches!(self.way, Way::Connecting(_));
         if waiting || !self.upload.waits_for_client() {
             cx.count.failed.add(1);
-            self.judge(Outcome::Failure, pool, cx.now);
+            // Whoever has waited in line all the time was not failed by anyone.
+            let lined = self.lease.is_none() && self.last.is_none();
+            self.judge(if lined { Verdict::Refused } else { Verdict::Failed }, pool, cx.now);
             return Step::Fail(Failed { status: 504, why: "the backend did not answer in time" });
         }
+        self.verdict = Verdict::Refused;
         Step::Fail(Failed { status: 408, why: "the request's body did not come in time" })
     }
 }

@@ -126,13 +126,16 @@ impl Http {
             Err(refusal) => {
                 // Where the next request begins is certain, and nothing else is wrong with this client.
                 let stay = may_stay && refusal.0 == 404 && !cx.draining;
+                cx.books().refused(who);
+                cx.books().moved(who, None, None, length as u64, 0);
                 self.answer(refusal.0, refusal.1, asked_head, stay, who, cx);
                 return Some(Go::On);
             }
         };
         let mut exchange = cx.spare.take();
+        exchange.open(order.pool, length, who, cx);
         if !exchange.begin(order, cx.out, cx.now, cx.blocks) {
-            exchange.finish(cx);
+            exchange.finish(who, cx);
             return Some(Go::Done(Close::Cut));
         }
         self.state = State::Busy(exchange);

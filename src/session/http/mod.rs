@@ -17,7 +17,7 @@ use crate::base::time::Tick;
 use crate::guard::Permit;
 use crate::link::{Link, Net, Read, Stream};
 use crate::relay::{Flushed, Outbox, Relay, SCRATCH};
-use crate::session::{Close, Context, Outcome, Phase, Tunnel, Turn, Who};
+use crate::session::{Books, Close, Context, Outcome, Phase, Tunnel, Turn, Who};
 use crate::wire::http1::{Failure, HeadScan, write_error};
 use exchange::Step;
 
@@ -137,7 +137,7 @@ impl Http {
                             Go::Again(due)
                         }
                         Step::Done { keep, sends } => {
-                            exchange.finish(cx);
+                            exchange.finish(who, cx);
                             self.served = true;
                             self.since = cx.now;
                             if !keep {
@@ -147,23 +147,23 @@ impl Http {
                         }
                         Step::Fail(failure) => {
                             let (head, stay) = (exchange.asked_head(), exchange.may_stay() && !cx.draining);
-                            exchange.finish(cx);
+                            exchange.finish(who, cx);
                             self.answer(failure.status, failure.why, head, stay, who, cx);
                             Go::On
                         }
                         Step::Break => {
-                            exchange.finish(cx);
+                            exchange.finish(who, cx);
                             cx.count.cut.add(1);
                             self.state = State::Cutting { until: Tick(cx.now.0 + CUT_PATIENCE), unsent: usize::MAX };
                             Go::On
                         }
                         Step::Gone => {
-                            exchange.finish(cx);
+                            exchange.finish(who, cx);
                             cx.count.cut.add(1);
                             Go::Done(Close::Clean)
                         }
                         Step::Tunnel { link, lease, pool } => {
-                            exchange.finish(cx);
+                            exchange.finish(who, cx);
                             self.private.clear(cx.links);
                             let relay = Relay::seeded(
                                 std::mem::take(&mut self.inbox),
@@ -194,6 +194,7 @@ impl Http {
 
     /// Answers with an error of our own; the connection ends after it.
     fn refuse<N: Net>(&mut self, status: u16, why: &str, head: bool, who: &Who, cx: &mut Context<'_, N>) {
+        cx.books().refused(who);
         self.answer(status, why, head, false, who, cx);
     }
 
@@ -203,6 +204,7 @@ impl Http {
         let retry_after = (status == 503).then_some(1);
         let failure = Failure { status, why, close: !stay, head, retry_after, ..Failure::default() };
         write_error(cx.out, &failure);
+        cx.books().answered(who, cx.out.len());
         log::debug!("client {}: {status}: {why}", who.address);
         if let Some(client) = cx.links.get_mut(who.client) {
             self.outbox.put([cx.out, &[]], client, cx.blocks);
@@ -286,6 +288,13 @@ impl Http {
     /// True while its request waits in line with the ticket of that number.
     pub(super) fn waits_with(&self, number: u64) -> bool {
         matches!(&self.state, State::Busy(exchange) if exchange.waits_with(number))
+    }
+
+    /// Accounts for a request that is cut short.
+    pub(super) fn abandon(&self, who: &Who, books: Books<'_>) {
+        if let State::Busy(exchange) = &self.state {
+            exchange.account(who, books);
+        }
     }
 
     /// True while it holds bytes for a slow reader.

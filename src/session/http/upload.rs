@@ -29,6 +29,8 @@ pub(super) struct Upload {
     /// Content was read from the client.
     consumed: bool,
     pub(super) moved_at: Tick,
+    /// Bytes of the body that were taken from the client, framing and all.
+    pub(super) read: u64,
 }
 
 impl Default for Upload {
@@ -44,6 +46,7 @@ impl Default for Upload {
             sent: false,
             consumed: false,
             moved_at: Tick(0),
+            read: 0,
         }
     }
 }
@@ -229,6 +232,7 @@ impl Upload {
         if let Spliced::Bytes(n) = spliced {
             self.consumed = true;
             count.bytes_in.add(n as u64);
+            self.read += n as u64;
             self.body.advance(n as u64);
         }
         spliced
@@ -253,6 +257,7 @@ impl Upload {
             self.outbox.put([data, &[]], backend, blocks);
         }
         self.ended = self.body.is_end();
+        self.read += (bytes.len() - rest.len()) as u64;
         Ok(bytes.len() - rest.len())
     }
 
@@ -262,6 +267,7 @@ impl Upload {
         self.consumed = true;
         let mut rest = bytes;
         self.ended = frame(&mut self.body, &mut rest, self.chunked, out).map_err(refuse)?;
+        self.read += (bytes.len() - rest.len()) as u64;
         Ok(bytes.len() - rest.len())
     }
 }

@@ -9,7 +9,7 @@ use crate::link::datagram::scripted::{Incoming, News, ScriptedDatagrams, Sent, W
 use crate::route::Router;
 use crate::shared::backend::BackendState;
 use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Udp};
-use crate::stats::{Stats, Totals};
+use crate::stats::{Stats, Tallies, Totals};
 use std::net::{IpAddr, SocketAddr};
 
 /// How long a session may be silent here, in milliseconds.
@@ -36,9 +36,11 @@ pub(super) fn backend(n: u16) -> SocketAddr {
 fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
     let backends = addresses.iter().enumerate().map(|(n, addresses)| Backend {
         id: format!("b{n}").into(),
+        address: "".into(),
         weight: 1,
+        disabled: false,
         addresses: (*addresses).into(),
-        state: BackendState::new(BackendSlot(n as u32), 0, 0),
+        state: BackendState::new(BackendSlot(n as u32), 0, 0, 1),
     });
     Pool { udp, ..Pool::over(Algorithm::RoundRobin, backends.collect()) }
 }
@@ -64,6 +66,7 @@ pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
         connections: Cap::new(connections),
         per_client: per_client.map(PerClient::new),
         warnings: Arc::new(Seldom::new()),
+        tallies: Tallies::shared(1),
     }
 }
 

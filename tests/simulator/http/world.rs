@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn new(scenario: Scenario) -> World {
         let now = Tick(1_000);
         let config = config::parse(&scenario.config(), "scenario").expect("a scenario is well-formed");
-        let mut plan = Plan::new(config);
+        let mut plan = Plan::new(config, 1);
         let hub = Hub::new(plan.build(), 1);
         let stats = Arc::new(Stats::new(1));
         let planned = Rc::new(RefCell::new(VecDeque::new()));
