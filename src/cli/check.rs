@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::args::CheckArgs;
 use crate::base::exit::Exit;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Serves};
 
 /// Loads the file and tells how it is.
 pub(super) fn run(args: &CheckArgs) -> Exit {
@@ -24,11 +24,13 @@ pub(super) fn refuse(errors: &config::Errors) -> Exit {
 }
 
 fn summary(file: &Path, config: &Config) -> String {
+    // That of [admin] is no [[listener]].
+    let listeners = config.listeners.iter().filter(|listener| listener.serves != Serves::Admin).count();
     let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
     format!(
         "{}: ok: {}, {}, {}\n",
         file.display(),
-        count(config.listeners.len(), "listener"),
+        count(listeners, "listener"),
         count(config.pools.len(), "pool"),
         count(backends, "backend")
     )

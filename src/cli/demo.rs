@@ -9,7 +9,7 @@ use super::args::DemoArgs;
 use super::backend::{Faults, Server, Settings, Speaks};
 use crate::app::{self, Bound, Options, Stop, ToldBy};
 use crate::base::exit::Exit;
-use crate::config::{Address, Backend, Config, Global, HealthCheck, Listener, Pool, Protocol};
+use crate::config::{Address, Admin, Backend, Config, Global, HealthCheck, Listener, Pool, Protocol};
 
 const HOST: &str = "127.0.0.1";
 const BACKENDS: usize = 3;
@@ -32,6 +32,7 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
             shutdown_timeout: Duration::from_secs(1),
             ..Global::default()
         },
+        admin: Admin::default(),
         listeners: vec![
             listener(HTTP, Protocol::Http, port(0), 0),
             listener(TCP, Protocol::Tcp, port(1), 1),

@@ -7,7 +7,9 @@ use super::check;
 use crate::app::{self, Bound, Options, ToldBy};
 use crate::base::exit::Exit;
 use crate::base::machine::own_addresses;
-use crate::config::{self, Address, Algorithm, Backend, Config, Global, HashKey, HealthCheck, Listener, Pool};
+use crate::config::{
+    self, Address, Admin, Algorithm, Backend, Config, Global, HashKey, HealthCheck, Listener, Pool, Serves,
+};
 
 /// The name of the one listener and the one pool of a run without a file.
 const NAME: &str = "main";
@@ -49,7 +51,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         Protocol::Http => config::Protocol::Http,
         Protocol::Udp => config::Protocol::Udp,
     };
-    if args.backends.is_empty() {
+    if args.backends.is_empty() && protocol != config::Protocol::Http {
         return Err("there is no backend; add `--backend HOST:PORT`, once for each server".into());
     }
     let algorithm = Algorithm::named(&args.algorithm)
@@ -68,13 +70,14 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         let id = typed.clone();
         backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
     }
-    let listener = Listener { binds: vec![bind], pool: Some(0), ..Listener::new(NAME, protocol) };
+    let serves = if protocol == config::Protocol::Http { Serves::Both } else { Serves::Traffic };
+    let listener = Listener { binds: vec![bind], pool: Some(0), serves, ..Listener::new(NAME, protocol) };
     let hash_key = HashKey::usual(algorithm, protocol == config::Protocol::Http);
     let mut pool = Pool { algorithm, hash_key, backends, ..Pool::new(NAME) };
     if protocol == config::Protocol::Udp {
         pool.health_check = HealthCheck::none();
     }
-    Ok(Config { global: Global::default(), listeners: vec![listener], pools: vec![pool] })
+    Ok(Config { global: Global::default(), admin: Admin::default(), listeners: vec![listener], pools: vec![pool] })
 }
 
 /// Where to listen: `--host` is an IPv4 or IPv6 address, in brackets or without, or a name.
@@ -120,6 +123,8 @@ mod tests {
     fn http_is_spoken_where_nothing_else_is_asked_for() {
         let config = from("--port 80 --backend a:1").unwrap();
         assert_eq!(config.listeners[0].protocol, config::Protocol::Http);
+        assert_eq!(config.listeners[0].serves, Serves::Both);
+        assert!(from("--port 80").unwrap().pools[0].backends.is_empty(), "they may come later");
     }
 
     #[test]
@@ -165,9 +170,9 @@ mod tests {
     #[test]
     fn every_algorithm_means_the_same_as_in_a_file() {
         for algorithm in Algorithm::NAMES {
-            for protocol in ["http", "tcp"] {
+            for (protocol, admin) in [("http", ", admin = true"), ("tcp", "")] {
                 let file = format!(
-                    "listener = [{{ name = 'main', bind = '0.0.0.0:80', protocol = '{protocol}', pool = 'main' }}]\n\
+                    "listener = [{{ name = 'main', bind = '0.0.0.0:80', protocol = '{protocol}', pool = 'main'{admin} }}]\n\
                      pool = [{{ name = 'main', algorithm = '{algorithm}', backend = [{{ address = 'a:1' }}] }}]\n"
                 );
                 let flags = format!("--port 80 --backend a:1 --protocol {protocol} --algorithm {algorithm}");

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::error::{Fault, Hint, Quoted};
 use super::reader::{Noted, Reader};
 use super::sections::{Checked, Draft, ListenerDraft, PoolDraft};
-use super::{Address, Config, HashKey, HealthCheck, Protocol, Transport};
+use super::{Address, Config, HashKey, HealthCheck, Listener, Protocol, Serves, Transport};
 
 /// Compares the parts of `draft` with each other, and with `own`, the addresses of this machine; reports, and joins them.
 pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Config {
@@ -14,6 +14,7 @@ pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Conf
         r.report(0, "listener", Fault::NoListener);
     }
     unique(r, draft.listeners.iter().filter_map(|l| l.name.as_ref()));
+    draft.listeners.extend(draft.admin_bind.take().map(admin_listener));
     unique(r, draft.pools.iter().filter_map(|p| p.name.as_ref()));
     draft.pools.iter().for_each(|pool| backends(r, pool));
     pools_by_index(r, &mut draft);
@@ -24,9 +25,19 @@ pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Conf
     kinds_of_checks(r, &mut draft, &users);
     Config {
         global: draft.global,
+        admin: draft.admin,
         listeners: draft.listeners.into_iter().map(|l| l.listener).collect(),
         pools: draft.pools.into_iter().map(|p| p.pool).collect(),
     }
+}
+
+/// The listener of `[admin]`: one more for HTTP.
+fn admin_listener(bind: Noted<Address>) -> ListenerDraft {
+    let mut listener = Listener::new(Listener::ADMIN, Protocol::Http);
+    listener.serves = Serves::Admin;
+    listener.binds.push(bind.value.clone());
+    let protocol = Some(Protocol::Http);
+    ListenerDraft { listener, name: None, protocol, binds: vec![bind], pool: None, route_pools: Vec::new() }
 }
 
 fn unique<'a>(r: &mut Reader<'_>, names: impl Iterator<Item = &'a Noted<String>>) {

@@ -338,6 +338,26 @@ pub enum Fault {
     /// An empty string or array.
     #[error("is empty; write {0}")]
     Empty(&'static Takes),
+    /// A file that the configuration names.
+    #[error("{found} cannot be read: {why}; check the path, and let the user that runs l4lb read it")]
+    NoFile {
+        /// The path as typed, quoted.
+        found: Quoted,
+        /// What the system said.
+        why: String,
+    },
+    /// A token file with nothing in it.
+    #[error("{found} holds no token; write one into it, such as what \"openssl rand -hex 32\" prints")]
+    NoSecret {
+        /// The path as typed, quoted.
+        found: Quoted,
+    },
+    /// A token file with something else in it.
+    #[error("what {found} holds is not one line of visible ASCII characters; write the token into it, and no more")]
+    BadSecret {
+        /// The path as typed, quoted.
+        found: Quoted,
+    },
     /// A character that may not stand in a name, an id or a path.
     #[error("{found} contains {bad:?}; write it without")]
     BadCharacter {

@@ -104,12 +104,16 @@ pub enum Takes {
     CongestionControl,
     /// Where to listen: an address or an array of them.
     Binds,
+    /// Where to listen, one address.
+    Bind,
     /// Where a backend is.
     Address,
     /// An array of networks, each an address or a prefix of one.
     Networks,
     /// The host of a request.
     Host,
+    /// An array of hosts of requests.
+    Hosts,
     /// The path of a request, or the beginning of one.
     UrlPath,
     /// A request method or an array of them.
@@ -186,9 +190,11 @@ impl fmt::Display for Takes {
             Takes::Path => f.write_str("a path in quotes"),
             Takes::CongestionControl => f.write_str("an algorithm in quotes, such as \"cubic\""),
             Takes::Binds => f.write_str("an address such as \"0.0.0.0:8080\", or an array of them"),
+            Takes::Bind => f.write_str("an address such as \"127.0.0.1:8081\""),
             Takes::Address => f.write_str("an address such as \"127.0.0.1:8001\""),
             Takes::Networks => f.write_str("addresses in an array, such as [\"10.0.0.0/8\", \"::1\"]"),
             Takes::Host => f.write_str("a host such as \"api.example.com\" or \"*.example.com\""),
+            Takes::Hosts => f.write_str("hosts in an array, such as [\"lb.example.com\"]"),
             Takes::UrlPath => f.write_str("a path such as \"/v1\""),
             Takes::Methods => f.write_str("a method such as \"GET\", or an array of them"),
             Takes::HeaderName => f.write_str("the name of a header such as \"x-canary\""),
@@ -296,7 +302,7 @@ pub static TOP: Section = Section {
     keys: &[
         key("version", Takes::Version, "1"),
         otherwise("global", Takes::Table(&GLOBAL), "every default holds"),
-        later("admin"),
+        otherwise("admin", Takes::Table(&ADMIN), "every default holds"),
         otherwise("listener", Takes::Tables(&LISTENER), "there is nothing to do, an error"),
         otherwise("pool", Takes::Tables(&POOL), "none"),
     ],
@@ -320,6 +326,17 @@ static GLOBAL: Section = Section {
     ],
 };
 
+static ADMIN: Section = Section {
+    title: "[admin]",
+    keys: &[
+        otherwise("listen", Takes::Bind, "none of its own"),
+        key("allow", Takes::Networks, "[\"127.0.0.0/8\", \"::1/128\"]"),
+        key("hosts", Takes::Hosts, "[]"),
+        otherwise("token_file", Takes::Path, "no token is asked for"),
+        later("state_file"),
+    ],
+};
+
 static LISTENER: Section = Section {
     title: "[[listener]]",
     keys: &[
@@ -327,7 +344,7 @@ static LISTENER: Section = Section {
         required("bind", Takes::Binds),
         required("protocol", Takes::OneOf { now: &["http", "tcp", "udp"], later: &[] }),
         otherwise("pool", Takes::Pool, "routes alone; required for tcp and udp"),
-        later("admin"),
+        http(key("admin", Takes::Boolean, "false")),
         otherwise(
             "idle_timeout",
             Takes::Duration(TICK..=LONGEST),
@@ -457,5 +474,5 @@ static BACKEND: Section = Section {
 };
 
 /// Every section, in the order of the manual.
-pub static SECTIONS: [&Section; 9] =
-    [&TOP, &GLOBAL, &LISTENER, &ROUTE, &HEADER, &POOL, &HEALTH_CHECK, &CIRCUIT_BREAKER, &BACKEND];
+pub static SECTIONS: [&Section; 10] =
+    [&TOP, &GLOBAL, &ADMIN, &LISTENER, &ROUTE, &HEADER, &POOL, &HEALTH_CHECK, &CIRCUIT_BREAKER, &BACKEND];

@@ -35,6 +35,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::base::machine::own_addresses;
+use crate::base::secret::Secret;
 
 pub use address::{Address, AddressError};
 pub use duration::read as read_duration;
@@ -64,7 +65,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
         return Err(ConfigError::TooLarge { file, limit: LARGEST }.into());
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_on(&own_addresses(), text, &name),
+        Ok(text) => parse_with(&own_addresses(), text, &name, |path| std::fs::read(path)),
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let line = before.matches('\n').count() + 1;
@@ -82,16 +83,22 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Errors> {
     parse_on(&[], text, name)
 }
 
-/// Reads and checks `text` for a machine with the addresses `own`; `name` is how errors name it. Depends on nothing else.
+/// Reads and checks `text` for a machine with the addresses `own`; `name` is how errors name it. Depends on nothing else: a
+/// file that it names is not read, and is an error.
 ///
 /// # Errors
 /// All that is wrong, in the order of the file. While a line is no TOML, nothing is said of what is missing: it may be
 /// on that line.
 pub fn parse_on(own: &[IpAddr], text: &str, name: &str) -> Result<Config, Errors> {
+    let refuse = |_: &Path| Err(std::io::Error::other("only a configuration that is a file itself may name others"));
+    parse_with(own, text, name, refuse)
+}
+
+fn parse_with(own: &[IpAddr], text: &str, name: &str, files: reader::Files) -> Result<Config, Errors> {
     let lines = syntax::Lines::new(text);
     let (readable, bad) = syntax::scan(text, &lines);
     let (document, _) = DeTable::parse_recoverable(&readable);
-    let mut reader = reader::Reader::new(name, lines, bad);
+    let mut reader = reader::Reader::new(name, lines, bad, files);
     let top = reader.open(&keys::TOP, document.get_ref(), 0, String::new());
     let draft = sections::read(&mut reader, &top);
     let config = check::join(&mut reader, draft, own);
@@ -103,7 +110,9 @@ pub fn parse_on(own: &[IpAddr], text: &str, name: &str) -> Result<Config, Errors
 pub struct Config {
     /// `[global]`.
     pub global: Global,
-    /// `[[listener]]`, in the order of the file; at least one.
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[[listener]]`, in the order of the file, at least one; and that of `[admin]` behind them.
     pub listeners: Vec<Listener>,
     /// `[[pool]]`, in the order of the file.
     pub pools: Vec<Pool>,
@@ -143,6 +152,46 @@ impl Default for Global {
             spin: Duration::ZERO,
         }
     }
+}
+
+/// `[admin]`: where `/lb/*` is served, and to whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The clients that may call it at all; IPv4-mapped ones as IPv4.
+    pub allow: Vec<ipnet::IpNet>,
+    /// Names for Host besides IP literals and localhost.
+    pub hosts: Vec<HostMatch>,
+    /// What a request must carry.
+    pub token: Option<Token>,
+}
+
+/// The token of the admin API, and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// The token.
+    pub secret: Secret,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let v4 = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+        let v6 = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128);
+        Admin { allow: vec![v4.into(), v6.into()], hosts: Vec::new(), token: None }
+    }
+}
+
+/// What a listener is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// Backends: `/lb/*` is a path like any other.
+    #[default]
+    Traffic,
+    /// Backends, and `/lb/*` to those that [`Admin`] lets in.
+    Both,
+    /// `/lb/*` alone.
+    Admin,
 }
 
 /// What a listener speaks.
@@ -194,6 +243,8 @@ pub struct Listener {
     pub binds: Vec<Address>,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Whether the admin API is served there: for HTTP only.
+    pub serves: Serves,
     /// Where everything goes that no route takes: an index into [`Config::pools`]. Always there for TCP and UDP; for
     /// HTTP this, a route, or both.
     pub pool: Option<usize>,
@@ -226,12 +277,16 @@ impl Listener {
     /// The default of `idle_timeout` for UDP.
     pub const UDP_IDLE: Duration = Duration::from_secs(30);
 
+    /// The name of the listener of `[admin]`.
+    pub const ADMIN: &str = "[admin]";
+
     /// A listener with every default, and no address, pool or route.
     pub fn new(name: impl Into<String>, protocol: Protocol) -> Self {
         Listener {
             name: name.into(),
             binds: Vec::new(),
             protocol,
+            serves: Serves::default(),
             pool: None,
             routes: Vec::new(),
             idle_timeout: match protocol {

@@ -5,7 +5,10 @@
 
 mod addresses;
 mod checks;
+mod secret;
 mod web;
+
+pub(super) use secret::Files;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -62,12 +65,14 @@ pub(super) struct Reader<'t> {
     /// Lines with a syntax error: what was recovered from them is not worth another error.
     unsure: BTreeSet<usize>,
     errors: Vec<(usize, ConfigError)>,
+    /// How files that it names are read.
+    files: Files,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(name: &str, lines: Lines<'t>, syntax: Vec<Bad>) -> Self {
+    pub(super) fn new(name: &str, lines: Lines<'t>, syntax: Vec<Bad>, files: Files) -> Self {
         let unsure = syntax.iter().map(|bad| lines.line(bad.at)).collect();
-        let mut reader = Reader { file: name.into(), lines, unsure: BTreeSet::new(), errors: Vec::new() };
+        let mut reader = Reader { file: name.into(), lines, unsure: BTreeSet::new(), errors: Vec::new(), files };
         for bad in syntax {
             reader.report(bad.at, bad.key, bad.fault);
         }

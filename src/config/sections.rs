@@ -7,13 +7,16 @@ use super::keys::Scope;
 use super::reader::{Noted, Open, Reader};
 use super::routes;
 use super::{
-    Address, Algorithm, Backend, Global, HashKey, Listener, OnDown, Pool, Protocol, SendProxy, SocketOptions, TcpOnDown,
+    Address, Admin, Algorithm, Backend, Global, HashKey, Listener, OnDown, Pool, Protocol, SendProxy, Serves,
+    SocketOptions, TcpOnDown, Token,
 };
 
 /// What was read, before anything is compared with anything else.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) global: Global,
+    pub(super) admin: Admin,
+    pub(super) admin_bind: Option<Noted<Address>>,
     pub(super) listeners: Vec<ListenerDraft>,
     pub(super) pools: Vec<PoolDraft>,
 }
@@ -67,6 +70,9 @@ pub(super) fn read(r: &mut Reader<'_>, top: &Open<'_>) -> Draft {
     if let Some(table) = r.table(top, "global") {
         draft.global = global(r, &table);
     }
+    if let Some(table) = r.table(top, "admin") {
+        (draft.admin, draft.admin_bind) = admin(r, &table);
+    }
     for table in r.tables(top, "listener", "name") {
         draft.listeners.push(listener(r, &table));
     }
@@ -89,6 +95,16 @@ fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
         spin: r.duration(t, "spin").unwrap_or(usual.spin),
     }
+}
+
+fn admin(r: &mut Reader<'_>, t: &Open<'_>) -> (Admin, Option<Noted<Address>>) {
+    let mut admin = Admin::default();
+    if r.has(t, "allow") {
+        admin.allow = r.networks(t, "allow");
+    }
+    admin.hosts = r.hosts(t, "hosts");
+    admin.token = r.secret(t, "token_file").map(|(file, secret)| Token { secret, file: file.value.into() });
+    (admin, r.bind(t, "listen"))
 }
 
 fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
@@ -131,6 +147,9 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
         }
         Some(Protocol::Http) | None => {
             listener.http = routes::http(r, t);
+            if r.boolean(t, "admin") == Some(true) {
+                listener.serves = Serves::Both;
+            }
             listener.trusted_proxies = r.networks(t, "trusted_proxies");
             (listener.routes, route_pools) = routes::read(r, t).into_iter().unzip();
             if r.has_none(t, "route") {

@@ -8,6 +8,7 @@ use super::*;
 /// The least that is a configuration, with a header for every section that has one.
 const LEAST: &str = "
 [global]
+[admin]
 [[listener]]
 name = 'web'
 bind = '127.0.0.1:8080'
@@ -110,10 +111,12 @@ fn the_least_takes_every_default() {
     let address: Address = "127.0.0.1:8001".parse().expect("an address");
     let expected = Config {
         global: Global::default(),
+        admin: Admin::default(),
         listeners: vec![Listener {
             name: "web".to_owned(),
             binds: vec!["127.0.0.1:8080".parse().expect("an address")],
             protocol: Protocol::Tcp,
+            serves: Serves::default(),
             pool: Some(0),
             routes: Vec::new(),
             idle_timeout: Duration::from_secs(600),
@@ -173,6 +176,7 @@ fn the_least_of_http_takes_every_default() {
         name: "web".to_owned(),
         binds: vec!["127.0.0.1:8080".parse().expect("an address")],
         protocol: Protocol::Http,
+        serves: Serves::default(),
         pool: Some(0),
         routes: Vec::new(),
         idle_timeout: Duration::from_secs(60),
@@ -260,6 +264,7 @@ send_proxy = 'v2'
         name: "web".to_owned(),
         binds: vec!["127.0.0.1:80".parse().expect("an address")],
         protocol: Protocol::Http,
+        serves: Serves::default(),
         pool: None,
         routes,
         idle_timeout: Duration::from_secs(5),
@@ -632,4 +637,50 @@ fn a_file_that_cannot_be_read_is_one_line() {
         assert!(told.ends_with(end) && !told.contains('\n'), "{told}");
     }
     std::fs::remove_dir_all(&folder).expect("it can be removed");
+}
+
+#[test]
+fn who_may_call_the_admin_api_and_where() {
+    let text = HTTP.replace("pool = 'api'", "pool = 'api'\nadmin = true");
+    let text = format!(
+        "[admin]\nlisten = '[::1]:0'\nallow = ['::ffff:10.0.0.0/104']\nhosts = ['lb.example', '*.lb.example']\n{text}"
+    );
+    let config = parse(&text, "t").expect("it is whole");
+    assert_eq!(config.admin.allow, ["10.0.0.0/8".parse().expect("a network")]);
+    let hosts = [HostMatch::Exact("lb.example".to_owned()), HostMatch::Suffix(".lb.example".to_owned())];
+    assert_eq!(config.admin.hosts, hosts);
+    let [web, own] = &config.listeners[..] else { panic!("{:?}", config.listeners) };
+    assert_eq!((web.serves, own.serves), (Serves::Both, Serves::Admin));
+    assert_eq!((own.binds.len(), own.pool, own.protocol), (1, None, Protocol::Http));
+    assert_eq!(config.admin.token, None);
+    let nobody = parse(&HTTP.replace("[[listener]]", "admin = { allow = [] }\n[[listener]]"), "t");
+    assert_eq!(nobody.expect("it is whole").admin.allow, [], "nobody at all");
+}
+
+#[test]
+fn a_token_is_read_from_its_file_and_from_nowhere_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(path("good"), "s3cr3t\n").expect("written");
+    std::fs::write(path("empty"), "\n").expect("written");
+    let load = |token: &str| {
+        let text = format!("[admin]\ntoken_file = '{token}'\n{HTTP}");
+        std::fs::write(path("lb.toml"), text).expect("written");
+        super::load(Path::new(&path("lb.toml")))
+    };
+    let token = load(&path("good")).expect("it is whole").admin.token.expect("there is one");
+    assert!(token.secret.is(b"s3cr3t"));
+    assert!(!format!("{token:?}").contains("s3cr3t"), "it is never printed");
+    for (why, name, expected) in [
+        ("missing", "missing", "lb.toml:2:14: admin.token_file: "),
+        ("missing", "missing", "No such file"),
+        ("empty", "empty", "holds no token"),
+        ("a folder", "", "cannot be read"),
+    ] {
+        let told = load(&path(name)).expect_err(why).to_string();
+        assert!(told.contains(expected), "{why}: {told}");
+    }
+    // A text that is no file could not say what a relative path is relative to; and no token is not any token.
+    let text = format!("[admin]\ntoken_file = '{}'\n{HTTP}", path("good"));
+    assert!(told(&text).join("").contains("cannot be read"));
 }

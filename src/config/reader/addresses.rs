@@ -22,6 +22,12 @@ impl Reader<'_> {
         Some((address, typed))
     }
 
+    /// One address, to listen on.
+    pub(in crate::config) fn bind(&mut self, open: &Open<'_>, key: &str) -> Option<Noted<Address>> {
+        let (value, span, takes) = self.value(open, key)?;
+        self.address(value, span.start, open.place_of(key), takes, Address::from_str)
+    }
+
     /// One address or an array of them, to listen on; those that are usable.
     pub(in crate::config) fn binds(&mut self, open: &Open<'_>, key: &str) -> Vec<Noted<Address>> {
         let Some((value, span, takes)) = self.value(open, key) else {

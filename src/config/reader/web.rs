@@ -34,6 +34,25 @@ impl Reader<'_> {
         networks
     }
 
+    /// An array of hosts; those that are usable.
+    pub(in crate::config) fn hosts(&mut self, open: &Open<'_>, key: &str) -> Vec<HostMatch> {
+        let Some((value, span, takes)) = self.value(open, key) else {
+            return Vec::new();
+        };
+        let place = open.place_of(key);
+        let DeValue::Array(items) = value else {
+            self.wrong_type::<()>(span.start, place, value, takes);
+            return Vec::new();
+        };
+        let mut hosts = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            let read = |text: &str| HostMatch::from_str(text).map_err(Fault::from);
+            let at = item.span().start;
+            hosts.extend(self.parsed(item.get_ref(), at, format!("{place}[{i}]"), takes, read));
+        }
+        hosts
+    }
+
     /// The host of a route.
     pub(in crate::config) fn host(&mut self, open: &Open<'_>, key: &str) -> Option<HostMatch> {
         let (value, span, takes) = self.value(open, key)?;
