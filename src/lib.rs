@@ -18,6 +18,9 @@ pub mod worker; // one core, one `Poll`: wait, latch, step, run timers
 // floor 5: life
 pub mod session; // one client from its first byte to the account
 
+// floor 4: the admin API
+pub mod admin; // a request for /lb/*: who may ask it, and whom it is a question for
+
 // floor 3: moving and reaching
 pub mod relay; // moves bytes from a source to a sink by credit
 pub mod shared; // only what crosses threads: the snapshot, publishing it, mail

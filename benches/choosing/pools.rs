@@ -37,6 +37,7 @@ pub(crate) fn pool(way: Way, n: u32) -> Pool {
         id: format!("backend{n}").into(),
         address: "".into(),
         disabled: false,
+        checked: false,
         weight: 1,
         addresses: Arc::new([]),
         state: BackendState::new(BackendSlot(n), 0, 0, 1),

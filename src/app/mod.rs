@@ -10,7 +10,7 @@ use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
-use crate::config::{Config, Protocol, Transport};
+use crate::config::{Config, Protocol, Serves, Transport};
 use crate::control::{Control, Plan};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
@@ -26,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -115,6 +116,7 @@ pub fn run(config: Config, options: Options) -> Exit {
 }
 
 fn serve(config: Config, options: Options) -> Exit {
+    warn_of_admin(&config);
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]) {
@@ -152,6 +154,24 @@ fn serve(config: Config, options: Options) -> Exit {
     running.until_told(options.stop.unwrap_or_default(), signals)
 }
 
+/// What is no error of a configuration, and hardly what was meant.
+fn warn_of_admin(config: &Config) {
+    if let Some(token) = &config.admin.token {
+        let file = token.file.display();
+        match std::fs::metadata(&token.file) {
+            Ok(about) if about.permissions().mode() & 0o004 != 0 => {
+                log::warn!("admin.token_file: {file} can be read by everybody on this machine; run chmod 600 {file}");
+            }
+            _ => {}
+        }
+        if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
+            log::warn!(
+                "admin.token_file: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]"
+            );
+        }
+    }
+}
+
 /// Everything that runs.
 struct Running {
     posts: Vec<WorkerPost<PlainStream>>,
@@ -181,7 +201,15 @@ impl Running {
         let first = plan.build();
         let hub = Hub::new(first.clone(), workers);
         let stats = Arc::new(Stats::new(workers));
-        let common = Common { hub: hub.clone(), stats: stats.clone(), clock, connections, spin: global.spin, pipes };
+        let common = Common {
+            hub: hub.clone(),
+            stats: stats.clone(),
+            clock,
+            connections,
+            control: mail.clone(),
+            spin: global.spin,
+            pipes,
+        };
         let mut built = Vec::new();
         let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
         for (at, (doors, datagrams)) in by_worker.enumerate() {

@@ -2,13 +2,16 @@
 //!
 //! Knows: the configuration and everybody's mailboxes. Must not touch: sockets of clients or backends.
 
+mod answers;
 mod checks;
 mod loops;
 mod plan;
+mod render;
 
 pub use plan::Plan;
 
 use crate::base::time::{Clock, Tick};
+use crate::control::answers::{Answers, Due};
 use crate::link::plain::PlainStream;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
@@ -52,6 +55,8 @@ pub struct Control {
     old: VecDeque<(u64, Arc<Snapshot>)>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
+    /// Renders what is asked; `None` where its thread could not be started.
+    answers: Option<Answers>,
 }
 
 impl Control {
@@ -64,7 +69,9 @@ impl Control {
         mailbox: Receiver<ControlMail>,
         check: CheckOrders,
     ) -> Control {
-        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None }
+        let answers = Answers::start(hub.clone(), posts.clone(), clock);
+        let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
+        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None, answers }
     }
 
     /// Works until it is told to stop.
@@ -101,6 +108,14 @@ impl Control {
                 false => Some(Change::Nothing),
             },
             ControlMail::Health => Some(Change::Health),
+            ControlMail::Ask { worker, session, question } => {
+                let due = Due { worker, session, question };
+                match &self.answers {
+                    Some(answers) => answers.ask(due),
+                    None => answers::refuse(&self.posts, &due),
+                }
+                Some(Change::Nothing)
+            }
             ControlMail::Stop => None,
         }
     }

@@ -2,13 +2,14 @@
 
 use crate::balance::{self, Picker, Place};
 use crate::base::ids::{BackendSlot, PoolId};
-use crate::base::net::Network;
-use crate::config::{self, Address, Config, Transport};
+use crate::base::net::{Network, Networks};
+use crate::config::{self, Address, CheckKind, Config, Transport};
 use crate::control::checks::{self, algorithm_of, breaker_of, hash_key_of};
 use crate::control::loops::Loops;
 use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::probe::Health;
 use crate::route::{HeaderMatch, Route, Router};
+use crate::shared::admin::Rules;
 use crate::shared::backend::BackendState;
 use crate::shared::checks::{CheckPlan, Target};
 use crate::shared::choose::{Crowds, Turns};
@@ -23,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
 pub struct Plan {
     config: Config,
+    admin: Arc<Rules>,
     generation: u64,
     /// What names resolve to; one that is missing does not, or not yet.
     names: HashMap<(String, u16), Arc<[SocketAddr]>>,
@@ -100,9 +102,10 @@ impl Plan {
             tallies: Tallies::shared(workers),
         });
         let limits = limits.collect();
+        let admin = Arc::new(rules(&config.admin));
         let (names, states, pools, loops) = (HashMap::new(), HashMap::new(), HashMap::new(), Loops::new(&config));
         let wakers = Wakers::default();
-        Plan { config, generation: 0, names, states, pools, limits, loops, workers, wakers }
+        Plan { config, admin, generation: 0, names, states, pools, limits, loops, workers, wakers }
     }
 
     /// The same with workers that are woken by `wakers` when a place comes free that one of their clients waits for.
@@ -165,6 +168,7 @@ impl Plan {
                 config::Protocol::Tcp => Protocol::Tcp,
                 config::Protocol::Udp => Protocol::Udp,
             },
+            serves: listener.serves,
             pool: listener.pool.map(|pool| PoolId(pool as u32)),
             http: build_http(listener),
             accept_proxy: listener.accept_proxy,
@@ -183,7 +187,7 @@ impl Plan {
         let closes = pools.iter().any(|pool| {
             pool.close_on_down && pool.backends.iter().any(|backend| backend.state.health() == Health::Down)
         });
-        Arc::new(Snapshot { generation: self.generation, listeners, pools, closes })
+        Arc::new(Snapshot { generation: self.generation, admin: self.admin.clone(), listeners, pools, closes })
     }
 }
 
@@ -192,6 +196,18 @@ fn addresses_of(backend: &config::Backend, names: &HashMap<(String, u16), Arc<[S
         Address::Ip(address) => Arc::new([*address]),
         Address::Name { host, port } => names.get(&(host.clone(), *port)).cloned().unwrap_or_else(|| Arc::new([])),
     }
+}
+
+fn rules(admin: &config::Admin) -> Rules {
+    Rules {
+        allow: networks(&admin.allow),
+        hosts: admin.hosts.clone(),
+        token: admin.token.as_ref().map(|token| token.secret.clone()),
+    }
+}
+
+fn networks(networks: &[ipnet::IpNet]) -> Networks {
+    networks.iter().filter_map(|net| net.to_string().parse::<Network>().ok()).collect()
 }
 
 fn build_http(listener: &config::Listener) -> Http {
@@ -210,7 +226,6 @@ fn build_http(listener: &config::Listener) -> Http {
         }),
         target: at as u16,
     });
-    let trusted = listener.trusted_proxies.iter().filter_map(|net| net.to_string().parse::<Network>().ok());
     Http {
         header_timeout: http.header_timeout,
         body_timeout: http.body_timeout,
@@ -220,7 +235,7 @@ fn build_http(listener: &config::Listener) -> Http {
         max_body_size: http.max_body_size.unwrap_or(0),
         router: Router::build(routes.collect()),
         routes: listener.routes.iter().map(|route| PoolId(route.pool as u32)).collect(),
-        trusted: trusted.collect(),
+        trusted: networks(&listener.trusted_proxies),
     }
 }
 
@@ -253,6 +268,7 @@ fn build_pool(
                 address: backend.address.to_string().into(),
                 weight: backend.weight,
                 disabled: backend.disabled,
+                checked: pool.health_check.kind != CheckKind::None,
                 addresses,
                 state,
             }

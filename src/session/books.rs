@@ -72,16 +72,19 @@ impl<'a> Books<'a> {
         self.listener(who).into_iter().chain(self.pool(pool))
     }
 
-    fn is_http(self, who: &Who) -> bool {
-        self.snapshot.listener(who.listener).is_some_and(|listener| listener.protocol == Protocol::Http)
+    /// Counts what `who` has begun, under the name that its protocol has for it.
+    fn count(self, who: &Who, tally: &Tally) {
+        match self.snapshot.listener(who.listener).map(|listener| listener.protocol) {
+            Some(Protocol::Http) => tally.requests.add(1),
+            Some(Protocol::Tcp) => tally.connections.add(1),
+            Some(Protocol::Udp) => tally.sessions.add(1),
+            None => {}
+        }
     }
 
     /// A request or a connection has come, and is to go to `pool` if that is known.
     pub(super) fn begin(self, who: &Who, pool: Option<PoolId>) {
-        let http = self.is_http(who);
-        for tally in self.both(who, pool) {
-            if http { tally.requests.add(1) } else { tally.connections.add(1) }
-        }
+        self.both(who, pool).for_each(|tally| self.count(who, tally));
     }
 
     /// What was begun has ended.
@@ -97,8 +100,7 @@ impl<'a> Books<'a> {
 
     /// A backend was picked.
     pub(super) fn try_begins(self, who: &Who, lease: &Lease) {
-        let tally = lease.backend().tallies.of(self.worker);
-        if self.is_http(who) { tally.requests.add(1) } else { tally.connections.add(1) }
+        self.count(who, lease.backend().tallies.of(self.worker));
     }
 
     /// It served, or it did not.

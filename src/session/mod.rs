@@ -19,12 +19,14 @@ use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::guard::{self, BreakerState};
 use crate::link::{Link, Net, Stream};
+use crate::shared::admin::Answer;
 use crate::shared::backend::Lease;
-use crate::shared::mail::canonical;
+use crate::shared::mail::{ControlMail, canonical};
 use crate::shared::snapshot::{Pool, Protocol, Snapshot};
 use crate::stats::Cell;
 use crate::upstream::Idle;
 use crate::wire::proxy;
+use crossbeam_channel::Sender;
 use http::Spare;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -70,6 +72,14 @@ impl Phase {
             Phase::Arrived | Phase::Connect(_) => false,
             Phase::Tunnel(at) => at.holds_blocks(),
             Phase::Http(at) => at.holds_blocks(),
+        }
+    }
+
+    /// Takes what control has answered; false when nothing was asked.
+    pub fn answer(&mut self, answer: Answer) -> bool {
+        match self {
+            Phase::Http(at) => at.take_answer(answer),
+            _ => false,
         }
     }
 
@@ -134,6 +144,8 @@ pub struct Context<'a, N: Net> {
     pub count: &'a Cell,
     /// Who it is.
     pub worker: WorkerId,
+    /// Where questions for control go, if anybody answers them.
+    pub control: Option<&'a Sender<ControlMail>>,
 }
 
 impl<N: Net> Context<'_, N> {

@@ -173,7 +173,13 @@ mod tests {
     use super::*;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        Arc::new(Snapshot { generation, listeners: Vec::new(), pools: Vec::new(), closes: false })
+        Arc::new(Snapshot {
+            generation,
+            admin: Arc::default(),
+            listeners: Vec::new(),
+            pools: Vec::new(),
+            closes: false,
+        })
     }
 
     #[test]

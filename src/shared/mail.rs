@@ -1,7 +1,8 @@
 //! Mail: what threads tell each other. Every box is bounded.
 
-use crate::base::ids::ListenerId;
+use crate::base::ids::{ListenerId, SessionId, WorkerId};
 use crate::guard::Permit;
+use crate::shared::admin::{Answer, Question};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
 use std::io;
@@ -34,6 +35,13 @@ pub struct Arrival<S> {
 pub enum WorkerMail<S> {
     /// A client from a worker with more to do.
     Arrival(Arrival<S>),
+    /// What control says to a question of one of its sessions, which may be gone meanwhile.
+    Answer {
+        /// Whose question it was.
+        session: SessionId,
+        /// What is said.
+        answer: Answer,
+    },
     /// Take what waits to be accepted, close the listening sockets, and end with the last session.
     Drain,
     /// End at once: cut every session.
@@ -54,6 +62,15 @@ pub enum ControlMail {
     },
     /// The health of some backend has changed; its state says how.
     Health,
+    /// A question to the admin API.
+    Ask {
+        /// Whom to answer.
+        worker: WorkerId,
+        /// Which of its sessions.
+        session: SessionId,
+        /// What is asked.
+        question: Question,
+    },
     /// Nothing more will be asked: end.
     Stop,
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows: pools, backends and what they can be picked by. Must not touch: sockets; it holds no thread and waits for none.
 
+pub mod admin;
 pub mod backend;
 pub mod checks;
 pub mod choose;
@@ -9,3 +10,4 @@ pub mod hub;
 pub mod mail;
 pub mod queue;
 pub mod snapshot;
+pub mod standing;

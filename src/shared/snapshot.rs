@@ -5,6 +5,7 @@ use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::net::Networks;
 use crate::guard::{BreakerRules, Budget, Cap, PerClient, Seldom};
 use crate::route::Router;
+use crate::shared::admin::Rules;
 use crate::shared::backend::BackendState;
 use crate::shared::choose::{Crowds, Turns};
 use crate::shared::queue::{Queue, Wakers};
@@ -14,11 +15,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::config::Serves;
+
 /// One generation of what is in force.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Counted from 1.
     pub generation: u64,
+    /// Who may call the admin API.
+    pub admin: Arc<Rules>,
     /// By [`ListenerId`].
     pub listeners: Vec<Listener>,
     /// By [`PoolId`].
@@ -46,6 +51,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Whether the admin API is served there, and whether anything else is.
+    pub serves: Serves,
     /// Where everything goes that no route takes.
     pub pool: Option<PoolId>,
     /// What only HTTP needs.
@@ -235,6 +242,8 @@ pub struct Backend {
     pub weight: u16,
     /// It was told to take no new work.
     pub disabled: bool,
+    /// Its pool checks backends.
+    pub checked: bool,
     /// Where it is, in the resolver's order. Empty: its name does not resolve, or only to our own
     /// listeners.
     pub addresses: Arc<[SocketAddr]>,

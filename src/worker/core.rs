@@ -10,10 +10,12 @@ use crate::link::{Link, Net, Owner, Ready};
 use crate::relay::SCRATCH;
 use crate::session::http::Spare;
 use crate::session::{self, Books, Close, Context, LOOK, Outcome, Phase, Waiting, Who};
+use crate::shared::admin::Answer;
 use crate::shared::hub::Member;
-use crate::shared::mail::Arrival;
+use crate::shared::mail::{Arrival, ControlMail};
 use crate::stats::{Cell, Stats};
 use crate::upstream::Idle;
+use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub struct Core<N: Net> {
     pub net: N,
     /// What the worker works by.
     pub member: Member,
+    /// Where questions for control go; `None`: there is nobody to answer them.
+    pub control: Option<Sender<ControlMail>>,
     links: Slab<LinkId, Link<N::Stream>>,
     sessions: Slab<SessionId, Session>,
     queue: VecDeque<Task>,
@@ -79,6 +83,7 @@ impl<N: Net> Core<N> {
         Core {
             net,
             member,
+            control: None,
             links: Slab::new(),
             sessions: Slab::new(),
             queue: VecDeque::new(),
@@ -260,6 +265,7 @@ impl<N: Net> Core<N> {
             snapshot: self.member.snapshot(),
             count: self.stats.cell(usize::from(self.member.worker().0)),
             worker: self.member.worker(),
+            control: self.control.as_ref(),
         };
         // The phase was moved into the step: a panic drops it, and with it its lease and blocks.
         let (phase, due, again) = match catch_unwind(AssertUnwindSafe(|| step(&mut who, &mut cx))) {
@@ -277,6 +283,15 @@ impl<N: Net> Core<N> {
             self.wheel.insert(due, id);
         }
         if again && !session.queued {
+            session.queued = true;
+            self.queue.push_back(Task::Session(id));
+        }
+    }
+
+    /// Gives a session what control has answered it. One that has gone meanwhile needs nothing.
+    pub fn answer(&mut self, id: SessionId, answer: Answer) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.phase.as_mut().is_some_and(|phase| phase.answer(answer)) && !session.queued {
             session.queued = true;
             self.queue.push_back(Task::Session(id));
         }

@@ -7,11 +7,11 @@ use crate::link::datagram::plain::{MioDatagrams, MioSocket};
 use crate::link::plain::{MioNet, PlainStream, close_dropped, readiness};
 use crate::session::udp::{self, Flows, Front};
 use crate::shared::hub::{Hub, Member};
-use crate::shared::mail::{Arrival, WorkerMail, WorkerPost};
+use crate::shared::mail::{Arrival, ControlMail, WorkerMail, WorkerPost};
 use crate::stats::Stats;
 use crate::worker::core::{Core, MEMORY, Task};
 use crate::worker::door::{Door, Stop};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
@@ -37,6 +37,8 @@ pub struct Common {
     pub clock: Clock,
     /// The process's max_connections.
     pub connections: Arc<Cap>,
+    /// Where questions for control go.
+    pub control: Sender<ControlMail>,
     /// How long to poll before blocking.
     pub spin: Duration,
     /// Pipes that one worker may have open at once, for bulk.
@@ -102,7 +104,8 @@ impl Worker {
         let net = MioNet { registry: poll.registry().try_clone()?, pipes: common.pipes };
         let member = Member::new(common.hub.clone(), id);
         let now = common.clock.now();
-        let core = Core::new(net, member, common.stats.clone(), now, MEMORY);
+        let mut core = Core::new(net, member, common.stats.clone(), now, MEMORY);
+        core.control = Some(common.control.clone());
         let flows = Flows::new(MioDatagrams { registry: poll.registry().try_clone()? }, fronts, now);
         Loop { common, poll, doors, mailbox, posts, core, flows, draining: false, cut: false }.run()
     }
@@ -245,6 +248,7 @@ impl Loop {
         for _ in 0..self.mailbox.len() {
             match self.mailbox.try_recv() {
                 Ok(WorkerMail::Arrival(arrival)) => take(&mut self.core, arrival),
+                Ok(WorkerMail::Answer { session, answer }) => self.core.answer(session, answer),
                 Ok(WorkerMail::Drain) => self.drain(now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();

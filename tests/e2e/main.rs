@@ -9,6 +9,7 @@
 
 mod support;
 
+mod admin;
 mod backpressure;
 mod bulk;
 mod choosing;
@@ -32,6 +33,7 @@ mod picking;
 mod programs;
 mod retries;
 mod sockets;
+mod stats;
 mod transfer;
 mod udp_addresses;
 mod udp_datagrams;

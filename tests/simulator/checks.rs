@@ -5,6 +5,7 @@ use crate::world::{Session, Summary, World};
 use l4lb::base::blocks::{BLOCK, CHAIN, CHAIN_BYTES};
 use l4lb::link::Ready;
 use l4lb::link::scripted::{End, PAGE, Record, State};
+use l4lb::shared::snapshot::Snapshot;
 use std::collections::BTreeSet;
 
 /// How long a reset may wait for an acknowledgement, and then some, in milliseconds.
@@ -107,6 +108,7 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
 pub(crate) fn at_the_end(world: &World, mut summary: Summary) -> Result<Summary, String> {
     left_behind(world)?;
     counted(world, &summary)?;
+    booked(&world.current(), summary.totals.panics)?;
     let is_quiet = summary.totals.shed == 0 && !world.was_cut;
     for session in &world.sessions {
         served(world, session, is_quiet)?;
@@ -143,6 +145,22 @@ fn left_behind(world: &World) -> Result<(), String> {
         Some((what, count)) => Err(format!("{count} {what} are left behind")),
         None => Ok(()),
     }
+}
+
+/// What has begun at a listener, in a pool or at a backend has ended there once; what a panic took with it is lost.
+pub(crate) fn booked(snapshot: &Snapshot, panics: u64) -> Result<(), String> {
+    let listeners = snapshot.listeners.iter().map(|listener| (&listener.name, listener.tallies.sum()));
+    let pools = snapshot.pools.iter().map(|pool| (&pool.name, pool.tallies.sum()));
+    let backends = snapshot.pools.iter().flat_map(|pool| &pool.backends);
+    let backends = backends.map(|backend| (&backend.id, backend.state.tallies.sum()));
+    for (name, sum) in listeners.chain(pools).chain(backends) {
+        let begun = sum.requests + sum.connections;
+        let ended = sum.succeeded + sum.failed + sum.refused + sum.aborted;
+        if ended > begun || begun - ended > panics {
+            return Err(format!("{name}: {begun} begun and {ended} ended, with {panics} panics: {sum:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Each session is accounted for once, and each byte.

@@ -4,6 +4,7 @@ use crate::balance::Key;
 use crate::base::time::Tick;
 use crate::link::{Net, Read};
 use crate::route::{self, Facts};
+use crate::session::http::admin::{Desk, called};
 use crate::session::http::exchange::Order;
 use crate::session::http::{Go, Http, READ, State};
 use crate::session::{Close, Context, Who, key};
@@ -100,8 +101,12 @@ impl Http {
         };
         let asked_head = request.method == "HEAD";
         let may_stay = request.body.is_empty() && request.keep_alive;
+        let desk = called(&request, listener, &snapshot.admin, who, cx.path, cx.now);
         cx.out.clear();
-        let order = decide(&request, listener, snapshot, who, cx.out, cx.path);
+        let order = match desk {
+            Some(desk) => Ok(Asks::Us(desk)),
+            None => decide(&request, listener, snapshot, who, cx.out, cx.path).map(Asks::Backend),
+        };
         // Written anew it is longer, since the host stands in it twice; it is kept whole, and sent from the scratch.
         let order =
             if cx.out.len() > READ { Err((431, "the header fields are too long to be passed on")) } else { order };
@@ -122,7 +127,11 @@ impl Http {
         self.scan = HeadScan::default();
         self.head_since = None;
         let order = match order {
-            Ok(order) => order,
+            Ok(Asks::Us(desk)) => {
+                self.state = State::Admin(desk);
+                return Some(Go::On);
+            }
+            Ok(Asks::Backend(order)) => order,
             Err(refusal) => {
                 // Where the next request begins is certain, and nothing else is wrong with this client.
                 let stay = may_stay && refusal.0 == 404 && !cx.draining;
@@ -141,6 +150,12 @@ impl Http {
         self.state = State::Busy(exchange);
         Some(Go::On)
     }
+}
+
+/// Whom a request is for.
+enum Asks {
+    Backend(Order),
+    Us(Box<Desk>),
 }
 
 /// Told as Host for an HTTP/1.0 client that names none: an empty one is refused by many servers, and ours to the backend

@@ -3,6 +3,7 @@
 //! Knows: heads, bodies, whose turn it is to speak. Must not touch: threads, the poll.
 //! Read [`Http::turn`] first: it reads a head, hands it to an exchange, and takes the connection back from it.
 
+mod admin;
 mod download;
 mod exchange;
 mod head;
@@ -19,6 +20,7 @@ use crate::link::{Link, Net, Read, Stream};
 use crate::relay::{Flushed, Outbox, Relay, SCRATCH};
 use crate::session::{Books, Close, Context, Outcome, Phase, Tunnel, Turn, Who};
 use crate::wire::http1::{Failure, HeadScan, write_error};
+use admin::Desk;
 use exchange::Step;
 
 /// Bytes read at once: what is sent on may be a little longer than what was read, and must fit an outbox.
@@ -73,6 +75,8 @@ enum State {
     Head,
     /// Serving one.
     Busy(Box<Exchange>),
+    /// Serving one for the admin API.
+    Admin(Box<Desk>),
     /// The last answer is on its way, and then the connection ends.
     Leaving(Leaving),
     /// A response broke: what was sent is waited for, and then the connection is cut.
@@ -175,6 +179,7 @@ impl Http {
                         }
                     }
                 }
+                State::Admin(desk) => self.attend(desk, who, cx),
                 State::Leaving(leaving) => self.linger(leaving, who, cx),
                 State::Cutting { until, unsent } => self.cut(until, unsent, who, cx),
             };

@@ -8,7 +8,7 @@ use crate::guard::{PerClient, Seldom};
 use crate::link::datagram::scripted::{Incoming, News, ScriptedDatagrams, Sent, Whims};
 use crate::route::Router;
 use crate::shared::backend::BackendState;
-use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Udp};
+use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Serves, Udp};
 use crate::stats::{Stats, Tallies, Totals};
 use std::net::{IpAddr, SocketAddr};
 
@@ -39,6 +39,7 @@ fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
         address: "".into(),
         weight: 1,
         disabled: false,
+        checked: false,
         addresses: (*addresses).into(),
         state: BackendState::new(BackendSlot(n as u32), 0, 0, 1),
     });
@@ -49,6 +50,7 @@ pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
     Listener {
         name: "l".into(),
         protocol: Protocol::Udp,
+        serves: Serves::default(),
         pool: Some(PoolId(0)),
         http: Http {
             header_timeout: Duration::ZERO,
@@ -77,6 +79,7 @@ impl House {
         let fronts = vec![Front::new(ListenerId(0), net.listening()), Front::new(ListenerId(0), net.listening())];
         let snapshot = Snapshot {
             generation: 1,
+            admin: Arc::default(),
             listeners: vec![listener(0, None)],
             pools: vec![pool(addresses, udp)],
             closes: false,

@@ -87,6 +87,7 @@ pub(crate) fn at_the_end(world: &World, mut summary: Summary) -> Result<Summary,
         return Err(format!("{taken} bytes in, counted as {}", totals.bytes_in));
     }
     drop(sockets);
+    crate::checks::booked(&world.current(), totals.panics)?;
     for (id, request) in world.ledger.requests.iter().enumerate() {
         tries(world, id, request)?;
     }
