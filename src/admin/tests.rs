@@ -66,6 +66,7 @@ fn without_a_token_address_host_and_origin_decide() {
         ("with the root's dot", Call { host: "lb.example.com.", ..GOOD }, 200),
         ("a wildcard", Call { host: "a.lb.test", ..GOOD }, 200),
         ("not the wildcard's own name", Call { host: "lb.test", ..GOOD }, 421),
+        ("nor nothing below it", Call { host: ".lb.test", ..GOOD }, 421),
         ("nor what only ends so", Call { host: "evillb.test", ..GOOD }, 421),
         ("another name", Call { host: "evil.example", ..GOOD }, 421),
         ("a name that begins like localhost", Call { host: "localhost.evil.example", ..GOOD }, 421),
