@@ -94,6 +94,20 @@ fn bytes_are_those_of_heads_and_bodies() {
 }
 
 #[test]
+fn bulk_is_counted_to_the_byte() {
+    const SIZE: usize = 20_000_000;
+    let backend = Backend::new(|_| ok(vec![b'x'; SIZE]));
+    let lb_ = Setup::http(backend.addr()).listener("admin = true").start();
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n");
+    let mut wire = Wire::to(lb_.addr());
+    wire.send([head.as_bytes(), &vec![b'y'; SIZE][..]].concat());
+    assert_eq!(wire.response().body.len(), SIZE);
+    let (up, down) = (head.len() + SIZE, ok(vec![b'x'; SIZE]).len());
+    let expected = [("in", up as u64), ("out", down as u64)];
+    expect("past our memory", lb_.addr(), "/pools/out/bytes", &expected);
+}
+
+#[test]
 fn a_retry_is_counted_where_it_failed_and_where_it_went() {
     let backend = Backend::echoing_targets();
     let refusing = Refusing::new();
