@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use socket2::SockRef;
 
-use crate::support::http::{Backend, Message, Wire, ask, get};
+use crate::support::http::{Backend, Message, Wire, ask, get, ok};
 use crate::support::l4lb::{binary, command};
 use crate::support::ports::Refusing;
 use crate::support::{L4lb, Setup, wait_until};
@@ -384,4 +384,32 @@ fn an_answer_is_given_while_draining() {
     let answer = wire.response();
     assert_eq!(answer.status(), 405);
     assert!(answer.head.closes());
+}
+
+#[test]
+fn a_breaker_is_told_of_where_one_is_configured() {
+    let backend = Backend::new(|request| match request.head.target() {
+        "/good" => ok("fine"),
+        _ => b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    });
+    let setup = Setup::http(backend.addr()).listener("admin = true");
+    let lb_ = setup.pool("circuit_breaker = { failure_threshold = 3, timeout = \"60s\" }").start();
+    let addr = lb_.addr();
+    let told = |path: &str, place: &str| json(&ask(addr, lb(path))).pointer(place).cloned().unwrap_or_default();
+    let both = |why: &str, state: &str, rate: f64| {
+        let in_stats = format!("/pools/out/backends/{}/circuit_breaker", backend.addr());
+        for (path, place) in [("/lb/backends", "/0/circuit_breaker"), ("/lb/stats", &*in_stats)] {
+            let mut last = told(path, place);
+            wait_until(why, || {
+                last = told(path, place);
+                last["state"] == state && last["failure_rate"].as_f64().is_some_and(|told| (told - rate).abs() < 1e-9)
+            });
+        }
+    };
+    both("nothing has come yet", "closed", 0.0);
+    assert_eq!(ask(addr, get("/good")).status(), 200);
+    both("all is well", "closed", 0.0);
+    (0..3).for_each(|_| assert_eq!(ask(addr, get("/bad")).status(), 500));
+    both("three of four have failed", "open", 0.75);
+    assert_eq!(ask(addr, get("/good")).status(), 503);
 }

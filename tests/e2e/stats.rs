@@ -273,3 +273,50 @@ fn what_is_cut_by_a_break_is_told_by_whose_doing() {
         &[("connections", 2), ("failed", 1), ("aborted", 1), ("active", 0)],
     );
 }
+
+/// Leaves without a word.
+fn reset(client: Wire) {
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("it can be set");
+}
+
+#[test]
+fn who_waits_in_line_is_counted_as_begun_and_ends_once() {
+    let backend = scripted(|mut wire| {
+        while let Some(request) = wire.next_request() {
+            match request.head.target() {
+                "/hold" => drop(wire.rest()),
+                _ => wire.send(ok("fine")),
+            }
+        }
+    });
+    let setup = Setup::new().backend_with(backend.addr, "max_connections = 1").pool("queue = 1");
+    let web =
+        "[[listener]]\nname = \"web\"\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\npool = \"out\"\nadmin = true\n";
+    let lb_ = L4lb::start(command(&[]), &(setup.toml() + web));
+    let api = lb_.addr_of("web");
+    let own = format!("/pools/out/backends/{}", backend.addr);
+    for (listener, what) in [("in", "connections"), ("web", "requests")] {
+        let (addr, place) = (lb_.addr_of(listener), format!("/listeners/{listener}"));
+        let come = |path: &str| {
+            let mut wire = Wire::to(addr);
+            wire.send(get(path));
+            wire
+        };
+        let holds = come("/hold");
+        expect("it has the only place", api, &own, &[(what, 1), ("active", 1)]);
+        let leaves = come("/");
+        expect("one waits", api, &place, &[(what, 2), ("active", 2)]);
+        let _refused = come("/");
+        expect("there is no room behind it", api, &place, &[(what, 3), ("active", 2), ("refused", 1)]);
+        reset(leaves);
+        expect("it waits no more", api, &place, &[(what, 3), ("active", 1), ("aborted", 1)]);
+        let mut waits = come("/");
+        expect("another waits", api, &place, &[(what, 4), ("active", 2)]);
+        reset(holds);
+        assert_eq!(waits.response().text(), "fine", "its turn has come");
+        drop(waits);
+        let expected = [(what, 4), ("active", 0), ("succeeded", 1), ("aborted", 2), ("refused", 1), ("retries", 0)];
+        expect("each has ended once", api, &place, &expected);
+        expect("two have come to the backend", api, &own, &[(what, 2), ("active", 0)]);
+    }
+}
