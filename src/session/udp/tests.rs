@@ -1,5 +1,6 @@
 //! A worker's datagrams over scripted sockets, step by step: the house they live in; the tests are in its rooms.
 
+mod counting;
 mod failing;
 mod lives;
 mod passing;
@@ -13,7 +14,7 @@ use crate::link::datagram::scripted::{Incoming, News, ScriptedDatagrams, Sent, W
 use crate::route::Router;
 use crate::shared::backend::BackendState;
 use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Serves, Udp};
-use crate::stats::{Stats, Tallies, Totals};
+use crate::stats::{Stats, Sum, Tallies, Totals};
 use std::net::{IpAddr, SocketAddr};
 
 /// How long a session may be silent here, in milliseconds.
@@ -112,8 +113,12 @@ impl House {
                 News::Flow(id) => self.flows.latch(id),
             }
         }
-        let count = self.stats.cell(0);
-        self.flows.turn(Context { now: self.now, snapshot: &self.snapshot, process: &self.process, count });
+        self.with(|flows, cx| flows.turn(cx));
+    }
+
+    fn with<T>(&mut self, act: impl FnOnce(&mut Flows<ScriptedDatagrams>, Context<'_>) -> T) -> T {
+        let House { flows, snapshot, stats, process, now, .. } = self;
+        act(flows, Context { now: *now, snapshot, process, count: stats.cell(0), worker: WorkerId(0) })
     }
 
     /// Turns until nothing is ready.
@@ -129,7 +134,8 @@ impl House {
 
     pub(super) fn wait(&mut self, milliseconds: u64) {
         self.now = Tick(self.now.0 + milliseconds);
-        self.flows.expire(self.now);
+        self.net.ends().nanos += milliseconds * 1_000_000;
+        self.with(|flows, cx| flows.expire(cx));
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -185,8 +191,32 @@ impl House {
         assert_eq!(t.udp_replies, t.udp_out + lost, "{t:?}");
     }
 
+    /// What has begun has ended once, at the listener, in the pool and at each backend, and what was counted there comes to
+    /// what was counted for the process.
+    fn check_booked(&self) {
+        let totals = self.totals();
+        let (listener, pool) = (self.snapshot.listeners[0].tallies.sum(), self.snapshot.pools[0].tallies.sum());
+        let mut backends = Sum::default();
+        for backend in &self.snapshot.pools[0].backends {
+            let sum = backend.state.tallies.sum();
+            assert_eq!(sum.sessions, ended(&sum), "backend {}: {sum:?}", backend.id);
+            assert_eq!(sum.refused, 0, "{sum:?}");
+            backends += sum;
+        }
+        for sum in [listener, pool] {
+            assert_eq!(sum.sessions, ended(&sum), "{sum:?}");
+            assert_eq!((sum.datagrams_in, sum.bytes_in), (totals.udp_in, totals.bytes_in), "{sum:?}");
+            assert_eq!((sum.datagrams_out, sum.bytes_out), (totals.udp_out, totals.bytes_out), "{sum:?}");
+        }
+        assert_eq!(backends.datagrams_in, totals.udp_forwarded);
+        assert_eq!(backends.datagrams_out + totals.udp_stranger, totals.udp_replies);
+    }
+
     pub(super) fn check_all_back(&mut self) {
         assert_eq!(self.flows.len(), 0);
+        if self.totals().panics == 0 {
+            self.check_booked();
+        }
         assert!(self.flows.table.is_empty());
         assert_eq!(self.net.ends().open(), 2, "the listening sockets alone");
         assert_eq!(self.process.used(), 0);
@@ -197,6 +227,10 @@ impl House {
             assert_eq!(backend.state.active.used(), 0, "{}", backend.id);
         }
     }
+}
+
+fn ended(sum: &Sum) -> u64 {
+    sum.succeeded + sum.failed + sum.refused + sum.aborted
 }
 
 fn rules(responses: u32, requests: u32, keep_on_down: bool) -> Udp {
