@@ -127,6 +127,8 @@ fn the_breaker_of_a_dead_backend_opens_and_its_pool_is_unhealthy() {
             client.say(b"?");
             stands("/lb/backends")[0]["circuit_breaker"]["state"] == "open"
         });
+        // It was set aside as well, which is over in a moment where nobody asks it any more.
+        wait_until("the breaker alone is in the way", || stands("/lb/backends")[0]["state"] == "up");
         let answer = ask(api, lb("/lb/health"));
         assert_eq!(answer.status(), 503, "{pool}");
         let told: Value = json(&answer);
