@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// After so long a sample counts for 1/e, in milliseconds.
 const TAU: f64 = 10_000.0;
-/// What is expected of one that nothing is known of, in nanoseconds: as good as anyone, so that it is tried.
-const UNKNOWN: f64 = 1_000_000.0;
+/// What is expected of one that nothing is known of, in nanoseconds, once somebody tries it: others do better to wait for
+/// what comes of that.
+const UNKNOWN: f64 = 100e6;
 /// The least that is expected, in nanoseconds: clocks tell no less.
 const LEAST: f64 = 1_000.0;
 /// Failures make of a penalty at most this many.
@@ -45,12 +46,20 @@ impl Estimate {
         self.sample(held.max(penalty).max((held * 1.5).min(penalty * WORST)), now);
     }
 
-    /// What is expected now, in nanoseconds: it falls with the time since the last sample.
-    pub fn expected(&self, now: u64) -> f64 {
+    /// What is expected now, in nanoseconds: it falls with the time since the last sample. One that nothing is known of is
+    /// tried before all others, by one at a time, as `active` tells: however fast those are, it has its chance, and however
+    /// slow it is, few find out.
+    pub fn expected(&self, active: u32, now: u64) -> f64 {
         match self.at(now) {
             Some((held, age)) => (held * (-age / TAU).exp()).max(LEAST),
+            None if active == 0 => 0.0,
             None => UNKNOWN,
         }
+    }
+
+    /// True when nothing was ever heard.
+    pub fn is_unknown(&self) -> bool {
+        self.word.load(Relaxed) == 0
     }
 
     fn at(&self, now: u64) -> Option<(f64, f64)> {

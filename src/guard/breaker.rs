@@ -47,6 +47,13 @@ pub struct Pass {
     trial: bool,
 }
 
+impl Pass {
+    /// True for one who tries a backend behind a half open breaker: nobody else is let through before it reports.
+    pub fn is_trial(&self) -> bool {
+        self.trial
+    }
+}
+
 /// The breaker of one backend. One word, moved by compare-and-swap, so that any thread may ask and report.
 #[derive(Debug, Default)]
 pub struct Breaker {
@@ -146,6 +153,11 @@ impl Breaker {
                 Err(now_there) => seen = now_there,
             }
         }
+    }
+
+    /// The same of one who has no pass any more, and was no trial: while it is closed, that counts.
+    pub fn tell(&self, outcome: Outcome, rules: BreakerRules, now: Tick) -> Option<BreakerState> {
+        self.report(Pass { trial: false }, outcome, rules, now)
     }
 
     /// What follows; `None` when nothing does.

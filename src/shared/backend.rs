@@ -192,6 +192,16 @@ impl Lease {
         &self.backend
     }
 
+    /// True for a trial whose outcome its breaker waits for.
+    pub fn is_trial(&self) -> bool {
+        self.pass.as_ref().is_some_and(|(pass, _)| pass.is_trial())
+    }
+
+    /// True while its breaker has not been told how it went, where there is one.
+    pub fn is_untold(&self) -> bool {
+        self.pass.is_some()
+    }
+
     /// Tells its breaker how it went; only the first word counts. The new state of the breaker when that has changed.
     pub fn report(&mut self, outcome: Outcome, now: Tick) -> Option<BreakerState> {
         let (pass, rules) = self.pass.take()?;

@@ -165,7 +165,7 @@ impl Loop {
                 self.turn_flows(now);
             }
             self.core.expire(now);
-            self.flows.expire(now);
+            self.flows.expire(flows_cx(&self.core, &self.common, now));
             self.core.note_beside(self.flows.len());
             self.core.shed();
             close_dropped();
@@ -175,8 +175,7 @@ impl Loop {
     }
 
     fn turn_flows(&mut self, now: Tick) {
-        let (snapshot, count) = (self.core.member.snapshot(), self.core.count());
-        self.flows.turn(udp::Context { now, snapshot, process: &self.common.connections, count });
+        self.flows.turn(flows_cx(&self.core, &self.common, now));
     }
 
     fn is_over(&self) -> bool {
@@ -252,7 +251,7 @@ impl Loop {
                 Ok(WorkerMail::Drain) => self.drain(now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();
-                    let flows = self.flows.cut_all();
+                    let flows = self.flows.cut_all(flows_cx(&self.core, &self.common, now));
                     self.core.count().cut.add(flows as u64);
                     self.cut = true;
                 }
@@ -276,6 +275,12 @@ impl Loop {
         self.core.drain();
         self.flows.drain(now);
     }
+}
+
+/// What a turn of the flows works with.
+fn flows_cx<'a>(core: &'a Core<MioNet>, common: &'a Common, now: Tick) -> udp::Context<'a> {
+    let (snapshot, worker) = (core.member.snapshot(), core.member.worker());
+    udp::Context { now, snapshot, process: &common.connections, count: core.count(), worker }
 }
 
 /// Gives a client to this worker, or to one that has clearly less to do.

@@ -102,6 +102,8 @@ pub struct Ends {
     pub unreachable: Vec<(SocketAddr, i32)>,
     /// Chance.
     pub dice: Dice,
+    /// The time, in nanoseconds.
+    pub nanos: u64,
 }
 
 impl Ends {
@@ -185,7 +187,7 @@ pub struct ScriptedDatagrams(Rc<RefCell<Ends>>);
 impl ScriptedDatagrams {
     /// A network.
     pub fn new(seed: u64, whims: Whims) -> ScriptedDatagrams {
-        let ends = Ends { all: Vec::new(), whims, unreachable: Vec::new(), dice: Dice::new(seed) };
+        let ends = Ends { all: Vec::new(), whims, unreachable: Vec::new(), dice: Dice::new(seed), nanos: 0 };
         ScriptedDatagrams(Rc::new(RefCell::new(ends)))
     }
 
@@ -233,6 +235,10 @@ impl Net for ScriptedDatagrams {
         end.flow = Some(flow);
         end.edge |= !end.incoming.is_empty() || end.pending.is_some();
         Ok(())
+    }
+
+    fn nanos(&self) -> u64 {
+        self.ends().nanos
     }
 }
 

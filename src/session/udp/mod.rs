@@ -1,13 +1,15 @@
 //! Sessions of datagrams: who sent to which listening socket, and the socket towards a backend that answers for it.
 //!
 //! Knows: listening sockets, flows, pools. Must not touch: threads, the poll, the clock (`now` is told).
-//! Read [`Flows`] first, then `up` (from clients), `reach` (to a backend, and to another one) and `down` (to clients).
+//! Read [`Flows`] first, then `up` (from clients), `reach` (to a backend, and to another one), `down` (to clients) and
+//! `account` (what it all comes to).
 //!
 //! A flow is one client address at one listening socket; behind a wildcard, at one local address, since it is answered
 //! from there. It has a socket of its own that is connected to its backend: so the kernel tells its replies from those of
 //! others, keeps strangers out, and tells of ICMP errors. Nothing is ever held back: a datagram goes on at once, or is
 //! dropped and counted.
 
+mod account;
 mod down;
 mod flow;
 mod reach;
@@ -18,7 +20,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use crate::base::ids::{BackendSlot, FlowId, ListenerId};
+use crate::base::ids::{BackendSlot, FlowId, ListenerId, WorkerId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -26,6 +28,7 @@ use crate::guard::Cap;
 use crate::link::datagram::{Batch, MOST_SEGMENTS, Net, Part, Slots};
 use crate::shared::snapshot::Snapshot;
 use crate::stats::{Cell, Counter};
+use account::Ending;
 use flow::{Flow, Key};
 use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
@@ -56,6 +59,8 @@ pub struct Context<'a> {
     pub process: &'a Arc<Cap>,
     /// What is counted in.
     pub count: &'a Cell,
+    /// Who it is.
+    pub worker: WorkerId,
 }
 
 /// A listening socket.
@@ -246,7 +251,8 @@ impl<N: Net> Flows<N> {
     }
 
     /// Runs the timers that are due: flows that were silent for too long end.
-    pub fn expire(&mut self, now: Tick) {
+    pub fn expire(&mut self, cx: Context<'_>) {
+        let now = cx.now;
         for at in 0..self.fronts.len() {
             if self.fronts[at].retry <= now {
                 self.fronts[at].retry = Tick::NEVER;
@@ -262,9 +268,12 @@ impl<N: Net> Flows<N> {
                 continue;
             }
             if flow.due > now {
+                if let Some(pool) = cx.snapshot.pool(flow.pool) {
+                    flow.note_silence(pool, now);
+                }
                 self.look_again(id, now);
             } else {
-                self.end(id);
+                self.end(id, Ending::Over, cx);
             }
         }
         if fired.capacity() <= SMALL {
@@ -287,10 +296,10 @@ impl<N: Net> Flows<N> {
     }
 
     /// Ends every flow at once; returns how many there were.
-    pub fn cut_all(&mut self) -> usize {
+    pub fn cut_all(&mut self, cx: Context<'_>) -> usize {
         let ids: Vec<FlowId> = self.flows.iter().map(|(id, _)| id).collect();
         for id in &ids {
-            self.end(*id);
+            self.end(*id, Ending::Cut, cx);
         }
         ids.len()
     }
@@ -308,10 +317,11 @@ impl<N: Net> Flows<N> {
         }
     }
 
-    /// Ends a flow: its socket closes, and its permits and its lease go back.
-    fn end(&mut self, id: FlowId) {
-        let Some(flow) = self.flows.remove(id) else { return };
+    /// Ends a flow, and accounts for it: its socket closes, and its permits and its lease go back.
+    fn end(&mut self, id: FlowId, how: Ending, cx: Context<'_>) {
+        let Some(mut flow) = self.flows.remove(id) else { return };
         self.unlist(&flow.key, id);
+        self.close(&mut flow, how, cx);
     }
 
     /// The next datagram of that client begins another flow.
@@ -331,7 +341,7 @@ impl<N: Net> Flows<N> {
         cx.count.panics.add(1);
         log::error!("a udp session ended in a panic; this is a bug, please report it with the lines above");
         if let Some(id) = id {
-            self.end(id);
+            self.end(id, Ending::Cut, cx);
         }
     }
 

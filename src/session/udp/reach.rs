@@ -1,12 +1,14 @@
 //! From a pool to a backend: pick one, open a socket to it, and go to another when it is down.
 
 use crate::balance;
-use crate::base::ids::{BackendSlot, FlowId};
+use crate::base::ids::{BackendSlot, FlowId, PoolId};
 use crate::base::time::Tick;
-use crate::guard::Outcome;
+use crate::guard::{ClientPermit, Outcome, Permit};
 use crate::link::datagram::{Net, Socket};
 use crate::link::is_local;
 use crate::probe::Health;
+use crate::session::books::Verdict;
+use crate::session::udp::account::{Ending, dropped, retried};
 use crate::session::udp::flow::{Connected, Flow, Key, Next, Scattered, Upstream};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
 use crate::session::{key, report};
@@ -15,6 +17,7 @@ use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::{Listener, Pool};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// True for an error that says that the backend is not to be reached: it refused (ICMP port unreachable, protocol
 /// unreachable, prohibited), or there is no way to it.
@@ -49,14 +52,13 @@ pub(super) fn note_failure(pool: &Pool, state: &BackendState, error: &io::Error,
 }
 
 impl<N: Net> Flows<N> {
-    /// Begins a flow for a client: takes its permits, and reaches a backend.
-    pub(super) fn open(
-        &mut self,
+    /// What a flow must have before it begins: a place under each limit.
+    fn admit(
+        &self,
         key: Key,
         listener: &Listener,
-        pool: &Pool,
         cx: Context<'_>,
-    ) -> Result<FlowId, Dropped> {
+    ) -> Result<(Permit, Permit, Option<ClientPermit>), Dropped> {
         if self.draining {
             return Err(Dropped::Draining);
         }
@@ -77,16 +79,38 @@ impl<N: Net> Flows<N> {
             Some(clients) => Some(clients.take(key.client.ip()).ok_or(Dropped::OverLimit)?),
             None => None,
         };
+        Ok((whole, own, client))
+    }
+
+    /// Begins a flow for a client, of which so many datagrams wait: takes its permits, and reaches a backend.
+    pub(super) fn open(
+        &mut self,
+        key: Key,
+        datagrams: usize,
+        listener: &Listener,
+        pool: &Pool,
+        cx: Context<'_>,
+    ) -> Result<FlowId, Dropped> {
+        // No pool has to do with what is refused at the door.
+        let door = listener.tallies.of(cx.worker);
+        let permits = self.admit(key, listener, cx).inspect_err(|why| dropped([door].into_iter(), datagrams, *why))?;
+        let both = [door, pool.tallies.of(cx.worker)];
+        let began = self.net.nanos();
         let upstream = match pool.udp.requests {
             1 => Upstream::Each(Box::new(Scattered::new())),
             _ => {
-                let connected = self.reach(pool, key.client.ip(), None, false, listener, cx)?;
+                let reached = self.reach(pool, key.client.ip(), None, false, listener, cx);
+                let connected = reached.inspect_err(|why| dropped(both.into_iter(), datagrams, *why))?;
                 cx.count.udp_sessions.add(1);
+                both.iter().for_each(|tally| tally.sessions.add(1));
                 Upstream::One(connected)
             }
         };
         let flow = Flow {
             key,
+            pool: listener.pool.unwrap_or(PoolId(0)),
+            began,
+            answered: false,
             upstream,
             idle: self.idle_of(listener.idle_timeout),
             due: Tick::NEVER,
@@ -94,7 +118,7 @@ impl<N: Net> Flows<N> {
             queued: false,
             sent: 0,
             trains: true,
-            _permits: (whole, own, client),
+            _permits: permits,
         };
         let id = self.flows.insert(flow);
         let Some(flow) = self.flows.get_mut(id) else { return Err(Dropped::Failed) };
@@ -102,7 +126,7 @@ impl<N: Net> Flows<N> {
         if let Upstream::One(connected) = &mut flow.upstream
             && let Err(error) = self.net.watch(&mut connected.socket, id)
         {
-            self.flows.remove(id);
+            self.end(id, Ending::Cut, cx);
             shortage(listener, &error, cx);
             return Err(Dropped::Failed);
         }
@@ -124,16 +148,24 @@ impl<N: Net> Flows<N> {
     ) -> Result<Connected<N::Socket>, Dropped> {
         // Allocates only when there is something to remember.
         let mut tried: Vec<BackendSlot> = except.into_iter().collect();
+        let both = [listener.tallies.of(cx.worker), pool.tallies.of(cx.worker)];
+        let mut failed: Option<Arc<BackendState>> = None;
         loop {
             let key = if pool.hashes() { key::of_client(client) } else { balance::Key::default() };
             let whom = For { key, tried: &tried, random: &mut self.random };
             let picked = pool.pick(cx.now, whom).map_err(|why| match why {
                 NoBackend::AllFull => Dropped::OverLimit,
+                NoBackend::AllTried | NoBackend::NoneThere if failed.is_some() => Dropped::Refused,
                 NoBackend::AllTried | NoBackend::NoneThere => Dropped::NoBackend,
             })?;
             let backend = &pool.backends[picked.place];
             if better && backend.state.is_aside(cx.now) {
                 return Err(Dropped::NoBackend);
+            }
+            let mut lease = picked.lease;
+            cx.try_begins(&backend.state);
+            if let Some(failed) = failed.take() {
+                retried(both.into_iter(), &failed, cx);
             }
             let slot = backend.state.slot;
             let from = self.preferred.get(&slot).copied().unwrap_or(0);
@@ -141,10 +173,12 @@ impl<N: Net> Flows<N> {
                 Ok((socket, at)) => {
                     return Ok(Connected {
                         socket,
-                        lease: picked.lease,
+                        lease,
                         addresses: backend.addresses.clone(),
                         at,
                         generation: cx.snapshot.generation,
+                        asked: (self.net.nanos(), cx.now),
+                        refused: false,
                         requests: 0,
                         replies: 0,
                         refusals: 0,
@@ -154,10 +188,14 @@ impl<N: Net> Flows<N> {
                 }
                 Err(error) if is_refusal(&error) => {
                     note_failure(pool, &backend.state, &error, cx);
+                    report(&mut lease, Outcome::Failure, pool, cx.now);
+                    cx.try_ends(&backend.state, Verdict::Failed);
+                    failed = Some(backend.state.clone());
                     tried.push(slot);
                 }
                 Err(error) => {
                     shortage(listener, &error, cx);
+                    cx.try_ends(&backend.state, Verdict::Aborted);
                     return Err(Dropped::Failed);
                 }
             }
@@ -180,13 +218,19 @@ impl<N: Net> Flows<N> {
 
     /// Datagrams of a flow that sends to all backends were refused by some: takes note of which.
     pub(super) fn refused_by_some(&mut self, id: FlowId, pool: &Pool, cx: Context<'_>) {
-        let Some(Flow { upstream: Upstream::Each(each), .. }) = self.flows.get_mut(id) else { return };
-        for socket in each.v4.iter_mut().chain(&mut each.v6) {
+        let Some(Flow { upstream: Upstream::Each(each), key, pool: own, .. }) = self.flows.get_mut(id) else { return };
+        let tallies = cx.tallies(self.fronts[key.front as usize].listener, *own);
+        let Scattered { v4, v6, known, trials } = &mut **each;
+        for socket in v4.iter_mut().chain(v6) {
             while let Some((to, errno)) = socket.take_failure() {
                 let error = io::Error::from_raw_os_error(errno);
-                let Some(state) = each.known.get(&(to.ip(), to.port())).filter(|_| is_refusal(&error)) else {
+                let Some(known) = known.get_mut(&(to.ip(), to.port())).filter(|_| is_refusal(&error)) else {
                     continue;
                 };
+                known.ends(Verdict::Failed, tallies.clone(), cx);
+                known.report(Outcome::Failure, trials, pool, cx.now);
+                known.asked = None;
+                let state = &known.state;
                 let backend = pool.backends.iter().find(|backend| backend.state.slot == state.slot);
                 if let Some(backend) = backend.filter(|backend| backend.addresses.len() > 1) {
                     let at = backend.addresses.iter().position(|address| *address == to).unwrap_or(0);
@@ -212,8 +256,9 @@ impl<N: Net> Flows<N> {
         }
         connected.refusals = 0;
         connected.next = Next::Backend;
+        connected.refused = true;
         note_failure(pool, connected.lease.backend(), error, cx);
-        report(&mut connected.lease, Outcome::Failure, pool, cx.now);
+        connected.report(Outcome::Failure, pool, cx.now);
     }
 
     /// Before a datagram leaves: goes to another address or backend where that is due.
@@ -284,8 +329,15 @@ impl<N: Net> Flows<N> {
         listener: &Listener,
         cx: Context<'_>,
     ) -> Result<(), Dropped> {
-        if let Some(connected) = self.flows.get_mut(id).and_then(Flow::connected) {
-            *connected = reached;
+        if let Some(flow) = self.flows.get_mut(id)
+            && let Upstream::One(connected) = &mut flow.upstream
+        {
+            let left = std::mem::replace(connected, reached);
+            cx.try_ends(left.lease.backend(), left.verdict(Verdict::Aborted));
+            if left.refused {
+                let tallies = cx.tallies(self.fronts[flow.key.front as usize].listener, flow.pool);
+                retried(tallies, left.lease.backend(), cx);
+            }
             cx.count.udp_moved.add(1);
         }
         self.watch_again(id, listener, cx)
@@ -298,7 +350,7 @@ impl<N: Net> Flows<N> {
             Err(error) => {
                 // One that is not watched never hears a reply.
                 shortage(listener, &error, cx);
-                self.end(id);
+                self.end(id, Ending::Cut, cx);
                 Err(Dropped::Failed)
             }
         }
