@@ -26,6 +26,7 @@ mod http_refusals;
 mod http_routes;
 mod http_timeouts;
 mod http_upgrade;
+mod kills;
 mod life;
 mod limits;
 mod names;
