@@ -33,6 +33,7 @@ mod names;
 mod picking;
 mod programs;
 mod retries;
+mod silence;
 mod sockets;
 mod stats;
 mod transfer;
