@@ -12,6 +12,7 @@ mod support;
 mod admin;
 mod backpressure;
 mod bulk;
+mod checks;
 mod choosing;
 mod ends;
 mod exits;
