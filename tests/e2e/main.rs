@@ -33,6 +33,7 @@ mod limits;
 mod names;
 mod picking;
 mod programs;
+mod queue;
 mod retries;
 mod silence;
 mod sockets;
