@@ -16,6 +16,7 @@ mod checks;
 mod choosing;
 mod ends;
 mod exits;
+mod failover;
 mod http_backends;
 mod http_bulk;
 mod http_fields;
