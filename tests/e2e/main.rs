@@ -31,6 +31,7 @@ mod http_upgrade;
 mod kills;
 mod life;
 mod limits;
+mod many_checks;
 mod names;
 mod picking;
 mod programs;
