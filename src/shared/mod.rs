@@ -4,10 +4,12 @@
 
 pub mod admin;
 pub mod backend;
+pub mod changes;
 pub mod checks;
 pub mod choose;
 pub mod hub;
 pub mod mail;
+pub mod order;
 pub mod queue;
 pub mod snapshot;
 pub mod standing;

@@ -16,6 +16,8 @@ pub enum Standing {
     Down,
     /// It was told to take no new work.
     Disabled,
+    /// What is open there goes on, and nothing begins: it was told so, or it has left the configuration.
+    Draining,
 }
 
 impl Standing {
@@ -26,6 +28,7 @@ impl Standing {
             Standing::Starting => "starting",
             Standing::Down => "down",
             Standing::Disabled => "disabled",
+            Standing::Draining => "draining",
         }
     }
 }
@@ -35,6 +38,8 @@ impl Backend {
     pub fn standing(&self, now: Tick) -> Standing {
         if self.disabled {
             Standing::Disabled
+        } else if self.draining {
+            Standing::Draining
         } else if !self.is_well(now) {
             Standing::Down
         } else if self.checked && self.state.health() == Health::Starting {
@@ -85,6 +90,7 @@ mod tests {
             address: "b:1".into(),
             weight,
             disabled,
+            draining: false,
             checked: health.is_some(),
             addresses: "127.0.0.1:1".parse().ok().filter(|_| there).into_iter().collect(),
             state: BackendState::new(BackendSlot(0), 1, 0, 1),
@@ -111,12 +117,16 @@ mod tests {
             ("weight 0 is up, and takes nothing new", false, true, 0, false, Some(Up), "up", false),
         ];
         for (why, disabled, there, weight, failed, health, state, available) in rows {
-            let pool = pool(disabled, there, weight, health);
+            let mut pool = pool(disabled, there, weight, health);
             if failed {
                 pool.backends[0].state.failed(Tick(10));
             }
             let word = pool.backends[0].standing(Tick(11)).word();
             assert_eq!((word, pool.available(Tick(11))), (state, usize::from(available)), "{why}");
+            pool.backends[0].draining = true;
+            let word = pool.backends[0].standing(Tick(11)).word();
+            let draining = if disabled { "disabled" } else { "draining" };
+            assert_eq!((word, pool.available(Tick(11))), (draining, 0), "{why}");
         }
     }
 
