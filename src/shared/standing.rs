@@ -59,7 +59,7 @@ impl Pool {
     /// Whether new work may come to this backend of the pool, as picking sees it: behind an open breaker it may not, nor
     /// where checks say that it is down, unless so few are up that this is not heeded. One that is full is available.
     pub fn is_available(&self, backend: &Backend, now: Tick) -> bool {
-        let takes_work = backend.weight > 0 && !backend.disabled && !backend.addresses.is_empty();
+        let takes_work = backend.weight > 0 && !backend.disabled && !backend.draining && !backend.addresses.is_empty();
         let is_up = self.panics || backend.state.health() != Health::Down;
         let is_shut = self.breaker.is_some() && backend.state.breaker.state(now) == BreakerState::Open;
         takes_work && is_up && !is_shut && !backend.state.is_aside(now)
