@@ -148,7 +148,7 @@ fn one_of_three_is_killed_every_second(kills: usize) {
 }
 
 fn long_answers_are_cut_and_no_others(kills: usize) {
-    let file = Pattern { seed: 61 }.bytes(0, 3_000_000);
+    let file = Pattern { seed: 61 }.bytes(0, 30_000_000);
     let mut victims = [nginx_alone(&file), nginx_alone(&file), nginx_alone(&file)];
     let ends = under_kills(kills, &mut victims, &[], &["/", "/", "/", "/", "/file", "/file", "/file"]);
     let cut: usize = ends.0.iter().filter(|((_, end), _)| *end == End::CutShort).map(|(_, count)| count).sum();

@@ -258,18 +258,18 @@ fn who_registers_is_served_until_it_stops() {
         json!({ "id": "s", "host": at.ip().to_string(), "port": at.port(), "ttl": ttl }).to_string()
     };
     const REGISTER: &str = "POST /lb/services/out/register";
-    let first = done("new", &send(addr, REGISTER, &body(service.addr(), "400ms")), 201);
+    let first = done("new", &send(addr, REGISTER, &body(service.addr(), "2s")), 201);
     assert_eq!((&first["id"], &first["state"]), (&json!("s"), &json!("up")));
     assert_eq!(served_by(addr, 6), ["one", "service"]);
     let tag = ask(addr, lb("/lb/config")).head.get("etag").map(str::to_owned);
     let began = Instant::now();
-    while began.elapsed() < Duration::from_millis(1200) {
-        done("renewed", &send(addr, REGISTER, &body(service.addr(), "400ms")), 200);
+    while began.elapsed() < Duration::from_millis(2500) {
+        done("renewed", &send(addr, REGISTER, &body(service.addr(), "2s")), 200);
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(ask(addr, lb("/lb/config")).head.get("etag").map(str::to_owned), tag, "renewing changes nothing");
     assert_eq!(served_by(addr, 6), ["one", "service"], "it stays, for as long as it says so");
-    done("moved", &send(addr, REGISTER, &body(moved.addr(), "400ms")), 200);
+    done("moved", &send(addr, REGISTER, &body(moved.addr(), "2s")), 200);
     assert_eq!(served_by(addr, 6), ["moved", "one"]);
     wait_until("it is gone", || states(addr).len() == 1);
     assert_eq!(served_by(addr, 6), ["one"]);
