@@ -7,8 +7,10 @@ mod checks;
 mod loops;
 mod plan;
 mod render;
+mod verdicts;
 
 pub use plan::Plan;
+pub use verdicts::Verdicts;
 
 use crate::base::time::{Clock, Tick};
 use crate::control::answers::{Answers, Due};
