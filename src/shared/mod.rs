@@ -6,6 +6,7 @@ pub mod admin;
 pub mod backend;
 pub mod checks;
 pub mod choose;
+pub mod handing;
 pub mod hub;
 pub mod mail;
 pub mod queue;

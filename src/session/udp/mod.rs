@@ -10,9 +10,12 @@
 
 mod down;
 mod flow;
+mod hand;
 mod reach;
 mod up;
 
+#[cfg(test)]
+mod hand_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -67,6 +70,8 @@ pub struct Front<S> {
     queued: bool,
     /// When to try again after errors; [`Tick::NEVER`] while it is well.
     retry: Tick,
+    /// Its flows, while neither it nor they are read: another process is taking them over.
+    frozen: Option<Vec<FlowId>>,
     /// Replies that were gathered in this turn, and for each message whose it is.
     down: Batch,
     owners: Vec<down::Owner>,
@@ -81,6 +86,7 @@ impl<S> Front<S> {
             socket,
             queued: false,
             retry: Tick::NEVER,
+            frozen: None,
             down: Batch::new(most),
             owners: Vec::with_capacity(most),
         }
