@@ -4,14 +4,16 @@
 
 mod limits;
 mod logging;
+mod notify;
 mod store;
+mod upgrade;
 
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
 use crate::config::{Config, Protocol, Serves, Transport};
-use crate::control::{Control, Plan};
+use crate::control::{Control, Plan, Verdicts};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
@@ -30,9 +32,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use upgrade::{Ended, Old, Predecessor, Program, Upgrades};
 
 /// How long the start waits for names to be resolved; the rest come later, by mail.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// How far back a process that goes on from another can tell when something began.
+const BEFORE: Duration = Duration::from_secs(3_600);
 /// How long workers may take to end once they were told to cut everything.
 const CUT: Duration = Duration::from_secs(2);
 
@@ -46,6 +51,8 @@ pub struct Options {
     pub debug: bool,
     /// Where the addresses of listeners come from, so that an error can say what to change.
     pub told_by: ToldBy,
+    /// SIGUSR2 starts this program once more, to take the place of this process.
+    pub upgradable: bool,
     /// Begins the same drain as SIGTERM, from inside the process.
     pub stop: Option<Stop>,
     /// Called once, when all listeners are bound and clients are served.
@@ -116,6 +123,7 @@ pub fn run(config: Config, options: Options) -> Exit {
 }
 
 fn serve(config: Config, options: Options) -> Exit {
+    let program = options.upgradable.then(Program::of_this).flatten();
     warn_of_admin(&config);
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
@@ -126,8 +134,16 @@ fn serve(config: Config, options: Options) -> Exit {
             return Exit::Config;
         }
     };
+    let mut before = match options.upgradable.then(Predecessor::find).transpose() {
+        Ok(before) => before.flatten(),
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Config;
+        }
+    };
     let workers = limits::workers(config.global.workers);
-    let sockets = match store::open(&config, workers, options.told_by) {
+    let handed = before.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
+    let sockets = match store::open(&config, workers, options.told_by, handed) {
         Ok(sockets) => sockets,
         Err(error) => {
             log::error!("{error}");
@@ -135,13 +151,24 @@ fn serve(config: Config, options: Options) -> Exit {
         }
     };
     let bound = sockets.bound.clone();
-    let running = match Running::start(config, sockets, workers) {
+    let taken = sockets.taken.clone();
+    let known = before.as_mut().map(|before| before.take_verdicts().unwrap_or_default());
+    let running = match Running::start(config, sockets, workers, known) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
             return Exit::Config;
         }
     };
+    match before {
+        None => notify::ready(),
+        Some(before) => {
+            if let Err(error) = before.take_over(&running.old.posts, &taken) {
+                log::error!("cannot take over from the process before this one: {error}");
+                return Exit::Config;
+            }
+        }
+    }
     for Bound { listener, protocol, address } in &bound {
         match protocol.transport() {
             Transport::Tcp => log::info!("listener {listener} on {address}"),
@@ -151,7 +178,7 @@ fn serve(config: Config, options: Options) -> Exit {
     if let Some(ready) = options.ready {
         ready(&bound);
     }
-    running.until_told(options.stop.unwrap_or_default(), signals)
+    running.until_told(options.stop.unwrap_or_default(), Upgrades::of(program), signals)
 }
 
 /// What is no error of a configuration, and hardly what was meant.
@@ -174,7 +201,8 @@ fn warn_of_admin(config: &Config) {
 
 /// Everything that runs.
 struct Running {
-    posts: Vec<WorkerPost<PlainStream>>,
+    /// What the next process is told of.
+    old: Old,
     /// Told by each worker as its last act; a worker that ends untold is a bug.
     ended: Receiver<WorkerId>,
     workers: Vec<JoinHandle<Option<Held>>>,
@@ -185,8 +213,15 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
-        let clock = Clock::start();
+    /// `known`: what another process knew, which serves by the sockets still; they are not served by before workers are
+    /// told to.
+    fn start(
+        config: Config,
+        sockets: store::Sockets,
+        workers: usize,
+        known: Option<Verdicts>,
+    ) -> std::io::Result<Running> {
+        let clock = if known.is_some() { Clock::started(BEFORE) } else { Clock::start() };
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
         let connections = Cap::new(limits::connections(global.max_connections, pipes * workers));
@@ -198,7 +233,11 @@ impl Running {
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
-        let first = plan.build();
+        let mut first = plan.build();
+        if let Some(known) = &known {
+            known.recall(&first, clock.now());
+            first = plan.build();
+        }
         let hub = Hub::new(first.clone(), workers);
         let stats = Arc::new(Stats::new(workers));
         let common = Common {
@@ -214,13 +253,13 @@ impl Running {
         let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
         for (at, (doors, datagrams)) in by_worker.enumerate() {
             let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
-            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams)?);
+            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams, known.is_some())?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
         let check = Box::new(move |targets| checker.check(targets));
-        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, check);
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, check);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -242,7 +281,7 @@ impl Running {
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
         Ok(Running {
-            posts,
+            old: Old { posts, hub, clock, chosen: sockets.chosen },
             ended,
             workers: threads,
             control,
@@ -252,7 +291,7 @@ impl Running {
         })
     }
 
-    fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
+    fn until_told(self, stop: Stop, mut upgrades: Upgrades, mut signals: Signals) -> Exit {
         let (tell, told) = bounded(4);
         let handle = signals.handle();
         let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
@@ -265,35 +304,53 @@ impl Running {
         if let Err(error) = waiting {
             log::error!("signals cannot be waited for: {error}");
         }
+        let mut replaced = false;
         let exit = loop {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) => break Exit::Done,
+                    Ok(SIGUSR2) => upgrades.begin(self.old.clone()),
                     Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
                     Err(_) => break Exit::Done,
                 },
                 recv(stop.told) -> _ => break Exit::Done,
+                recv(upgrades.ended) -> ended => {
+                    upgrades.has_ended();
+                    if matches!(ended, Ok(Ended::Serving(_))) {
+                        replaced = true;
+                        break Exit::Done;
+                    }
+                }
                 recv(self.ended) -> worker => {
                     log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
                     break Exit::Config;
                 }
             }
         };
-        let exit = self.drain(exit, &told);
+        if let Some(process) = upgrades.give_up() {
+            log::warn!("process {process} serves in place of this one already, and goes on");
+            replaced = true;
+        }
+        // Of one that was replaced the service manager would take it for the end of both.
+        if !replaced {
+            notify::stopping();
+        }
+        let exit = self.drain(exit, &told, replaced);
         handle.close();
         exit
     }
 
     fn order_all(&self, mail: impl Fn() -> WorkerMail<PlainStream>) {
-        for (at, post) in self.posts.iter().enumerate() {
+        for (at, post) in self.old.posts.iter().enumerate() {
             if !post.order(mail()) {
                 log::error!("worker {at} takes no orders");
             }
         }
     }
 
-    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
-    fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
+    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, or a third where the first was none to
+    /// end, but another process has taken the place of this one.
+    fn drain(self, exit: Exit, told: &Receiver<i32>, mut replaced: bool) -> Exit {
         log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
         self.order_all(|| WorkerMail::Drain);
         let until = Instant::now() + self.shutdown_timeout;
@@ -304,6 +361,10 @@ impl Running {
         while left > 0 {
             select_biased! {
                 recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
+                    if std::mem::take(&mut replaced) {
+                        log::info!("draining already; another signal ends at once");
+                        continue;
+                    }
                     if cut_until.is_some() {
                         return exit;
                     }
@@ -347,7 +408,6 @@ fn signal_name(signal: i32) -> &'static str {
     match signal {
         SIGHUP => "SIGHUP (reload)",
         SIGUSR1 => "SIGUSR1 (reopen logs)",
-        SIGUSR2 => "SIGUSR2 (upgrade)",
         _ => "this signal",
     }
 }

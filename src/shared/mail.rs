@@ -3,6 +3,7 @@
 use crate::base::ids::{ListenerId, SessionId, WorkerId};
 use crate::guard::Permit;
 use crate::shared::admin::{Answer, Question};
+use crate::shared::handing::Handing;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
 use std::io;
@@ -46,6 +47,8 @@ pub enum WorkerMail<S> {
     Drain,
     /// End at once: cut every session.
     Cut,
+    /// One process takes the place of another.
+    Hand(Handing),
 }
 
 /// Mail to control.

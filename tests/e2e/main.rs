@@ -43,4 +43,5 @@ mod udp_limits;
 mod udp_picking;
 mod udp_programs;
 mod udp_sessions;
+mod upgrade;
 mod urgent;
