@@ -16,7 +16,9 @@ use tempfile::TempDir;
 use crate::support::http::{Backend, Wire, ask, get};
 use crate::support::l4lb::binary;
 use crate::support::udp::{Datagrams, UdpBackend, dial};
-use crate::support::{Client, Ending, L4lb, PATIENCE, Server, connect, exchange, note, proc, wait_until};
+use crate::support::{
+    Client, Ending, L4lb, PATIENCE, Server, connect, exchange, note, proc, raise_descriptor_limit, wait_until,
+};
 
 /// A balancer that may be replaced, any number of times: its file, its own copy of the binary, and who serves now.
 struct Line {
@@ -387,16 +389,43 @@ fn a_long_connection_stays_with_the_old_process_until_it_ends() {
     let (old, addr) = (line.serving(), line.lb.addr());
     let long = connect(addr);
     long.echo(b"before");
-    line.upgrade();
-    for _ in 0..20 {
+    let new = line.upgrade();
+    let used = [old, new].map(proc::cpu_time);
+    for _ in 0..500 {
         assert_eq!(exchange(addr, b"to the new one"), b"to the new one");
-        long.echo(b"by the old one");
     }
+    // The sockets are the same, and yet whoever comes wakes only one of the two.
+    let [by_old, by_new] = [(old, used[0]), (new, used[1])].map(|(process, before)| proc::cpu_time(process) - before);
+    assert!(by_old < by_new / 4, "the old one used {by_old:?}, the new one {by_new:?}");
+    long.echo(b"by the old one");
     assert!(!is_gone(old), "it has somebody to serve");
     long.finish();
     assert_eq!(long.read_all(), (Vec::new(), Ending::Clean));
     assert!(line.lb.wait_for_exit().success());
     assert_eq!(exchange(addr, b"still there"), b"still there");
+}
+
+#[test]
+fn thousands_of_sessions_of_datagrams_go_over_each_with_its_backend() {
+    const SESSIONS: usize = 3_000;
+    raise_descriptor_limit();
+    let backends = ['a', 'b', 'c'].map(UdpBackend::named);
+    let toml = plain("", "udp", backends[0].addr).replace(
+        "backend = [",
+        &format!("backend = [{{ address = \"{}\" }}, {{ address = \"{}\" }}, ", backends[1].addr, backends[2].addr),
+    );
+    let mut line = Line::start(&toml);
+    let clients: Vec<_> = (0..SESSIONS).map(|_| dial(line.lb.addr())).collect();
+    let before: Vec<char> = clients.iter().map(Datagrams::who).collect();
+    let peers = || backends.iter().map(|backend| backend.peers().len()).sum::<usize>();
+    assert_eq!(peers(), SESSIONS);
+    for _ in 0..2 {
+        line.upgrade();
+        line.lb.wait_for_log("how many there are", |line| line.contains(&format!("it has {SESSIONS} sessions")));
+        let after: Vec<char> = clients.iter().map(Datagrams::who).collect();
+        assert!(before == after, "some are elsewhere");
+        assert_eq!(peers(), SESSIONS, "none was begun anew");
+    }
 }
 
 #[test]
@@ -557,4 +586,87 @@ fn an_upgraded_process_keeps_no_descriptor_of_the_one_before() {
         });
         proc::wait_for_descriptors(line.serving(), at_start);
     }
+}
+
+/// A program in the place of the new l4lb that knows how to begin a hand-over, and then does `rest`.
+fn impostor(rest: &str) -> String {
+    format!(
+        "#!/usr/bin/python3\n\
+         import array, json, os, socket, struct, sys\n\
+         line = socket.socket(fileno=int(os.environ['L4LB_UPGRADE_FD']))\n\
+         def hear(n):\n    data = b''\n    while len(data) < n:\n        more = line.recvmsg(n - len(data), 65536)[0]\n        \
+         if not more: sys.exit('hung up on')\n        data += more\n    return data\n\
+         def frame():\n    kind, fds, length = struct.unpack('>HHI', hear(8))\n    return kind, hear(length)\n\
+         def say(kind, payload):\n    line.sendall(struct.pack('>HHI', kind, 0, len(payload)) + payload)\n\
+         {rest}\n"
+    )
+}
+
+const GREETS: &str = "line.sendall(b'l4lb\\xff\\r\\n\\0' + struct.pack('>HH', 1, 1)); hear(12)";
+
+#[test]
+fn a_new_process_that_dies_on_the_way_costs_no_session() {
+    if Command::new("/usr/bin/python3").arg("--version").output().is_err() {
+        note("left out: python3 is not installed");
+        return;
+    }
+    let tcp = Server::echo();
+    let udp = ['a', 'b'].map(UdpBackend::named);
+    let http = Backend::echoing_targets();
+    let toml = three("workers = 2", &[http.addr()], tcp.addr, &[udp[0].addr, udp[1].addr]);
+    let mut line = Line::start(&toml);
+    let [stream, datagrams] = ["tcp", "udp"].map(|name| addr_of(&line, name));
+    let binary = std::fs::read(line.file("l4lb")).expect("a copy");
+    let mut load = Load::new();
+    for _ in 0..8 {
+        load.add("datagrams asked and answered", session(datagrams));
+    }
+    load.add("tcp connections", move || assert_eq!(exchange(stream, b"hello"), b"hello"));
+    let ready = format!(
+        "{GREETS}\nnumbers = []\nwhile True:\n    kind, payload = frame()\n    \
+         if kind == 1: numbers += [s['number'] for s in json.loads(payload)]\n    if kind == 3: break\n\
+         say(4, json.dumps({{'taken': numbers}}).encode())"
+    );
+    let rows = [
+        (
+            "it speaks a version of another time",
+            "line.sendall(b'l4lb\\xff\\r\\n\\0' + struct.pack('>HH', 9, 9)); hear(1 << 20)".into(),
+            "of version 9",
+        ),
+        (
+            "it says what is none of this",
+            "line.sendall(b'GET / HTTP/1.1\\r\\n\\r\\n'); hear(1 << 20)".into(),
+            "no hand-over",
+        ),
+        (
+            "it ends with the sessions of one socket in hand",
+            format!("{ready}\nframe()\nframe()\nsys.exit(3)"),
+            "exit status: 3",
+        ),
+        (
+            "it ends when it has all of them",
+            format!(
+                "{ready}\nwhile True:\n    kind, payload = frame()\n    if kind == 7: sys.exit(4)\n    \
+                 flows = json.loads(payload)\n    if flows['last']: say(6, json.dumps(flows['socket']).encode())"
+            ),
+            "exit status: 4",
+        ),
+        (
+            "it says that it reads a socket which was not its turn",
+            format!("{ready}\nsay(6, b'77')\nhear(1 << 20)"),
+            "in place of reading a socket",
+        ),
+    ];
+    for (why, rest, words) in rows {
+        replace(&line.file("l4lb"), impostor(&rest).as_bytes());
+        let told = line.fail_to_upgrade();
+        assert!(told.contains(words), "{why}: {told}");
+        thread::sleep(Duration::from_millis(50)); // the load goes on a while
+    }
+    replace(&line.file("l4lb"), &binary);
+    line.upgrade();
+    let counts = load.end();
+    assert!(counts.iter().all(|(_, count)| *count > 50), "{counts:?}");
+    let sessions: usize = udp.iter().map(|backend| backend.peers().len()).sum();
+    assert_eq!(sessions, 8, "sessions that backends have seen");
 }
