@@ -4,8 +4,10 @@
 
 mod limits;
 mod logging;
+mod notify;
 mod reload;
 mod store;
+mod upgrade;
 
 use crate::app::reload::{Loader, doors_of};
 use crate::base::exit::Exit;
@@ -13,7 +15,7 @@ use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
 use crate::config::{Config, Protocol, Serves, Transport};
-use crate::control::{Control, Orders, Plan};
+use crate::control::{Control, Orders, Plan, Verdicts};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
@@ -33,9 +35,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use upgrade::{Ended, Old, Predecessor, Program, Upgrades};
 
 /// How long the start waits for names to be resolved; the rest come later, by mail.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// How far back a process that goes on from another can tell when something began.
+const BEFORE: Duration = Duration::from_secs(3_600);
 /// How long workers may take to end once they were told to cut everything.
 const CUT: Duration = Duration::from_secs(2);
 
@@ -51,6 +56,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Where the addresses of listeners come from, so that an error can say what to change.
     pub told_by: ToldBy,
+    /// SIGUSR2 starts this program once more, to take the place of this process.
+    pub upgradable: bool,
     /// Begins the same drain as SIGTERM, from inside the process.
     pub stop: Option<Stop>,
     /// Called once, when all listeners are bound and clients are served.
@@ -121,6 +128,7 @@ pub fn run(config: Config, options: Options) -> Exit {
 }
 
 fn serve(config: Config, options: Options) -> Exit {
+    let program = options.upgradable.then(Program::of_this).flatten();
     warn_of_admin(&config);
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
@@ -131,8 +139,16 @@ fn serve(config: Config, options: Options) -> Exit {
             return Exit::Config;
         }
     };
+    let mut before = match options.upgradable.then(Predecessor::find).transpose() {
+        Ok(before) => before.flatten(),
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Config;
+        }
+    };
     let workers = limits::workers(config.global.workers);
-    let sockets = match store::open(&config, workers, options.told_by) {
+    let handed = before.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
+    let sockets = match store::open(&config, workers, options.told_by, handed) {
         Ok(sockets) => sockets,
         Err(error) => {
             log::error!("{error}");
@@ -140,13 +156,24 @@ fn serve(config: Config, options: Options) -> Exit {
         }
     };
     let bound = sockets.bound.clone();
-    let running = match Running::start(config, sockets, workers, &options) {
+    let taken = sockets.taken.clone();
+    let known = before.as_mut().map(|before| before.take_verdicts().unwrap_or_default());
+    let running = match Running::start(config, sockets, workers, known, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
             return Exit::Config;
         }
     };
+    match before {
+        None => notify::ready(),
+        Some(before) => {
+            if let Err(error) = before.take_over(&running.old.posts, &taken) {
+                log::error!("cannot take over from the process before this one: {error}");
+                return Exit::Config;
+            }
+        }
+    }
     for Bound { listener, protocol, address } in &bound {
         match protocol.transport() {
             Transport::Tcp => log::info!("listener {listener} on {address}"),
@@ -156,7 +183,7 @@ fn serve(config: Config, options: Options) -> Exit {
     if let Some(ready) = options.ready {
         ready(&bound);
     }
-    running.until_told(options.stop.unwrap_or_default(), signals)
+    running.until_told(options.stop.unwrap_or_default(), Upgrades::of(program), signals)
 }
 
 /// What is no error of a configuration, and hardly what was meant.
@@ -179,7 +206,8 @@ fn warn_of_admin(config: &Config) {
 
 /// Everything that runs.
 struct Running {
-    posts: Vec<WorkerPost<PlainStream>>,
+    /// What the next process is told of.
+    old: Old,
     /// Told by each worker as its last act; a worker that ends untold is a bug.
     ended: Receiver<WorkerId>,
     workers: Vec<JoinHandle<Option<Held>>>,
@@ -190,8 +218,16 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config, sockets: store::Sockets, workers: usize, options: &Options) -> std::io::Result<Running> {
-        let clock = Clock::start();
+    /// `known`: what another process knew, which serves by the sockets still; they are not served by before workers are
+    /// told to.
+    fn start(
+        config: Config,
+        sockets: store::Sockets,
+        workers: usize,
+        known: Option<Verdicts>,
+        options: &Options,
+    ) -> std::io::Result<Running> {
+        let clock = if known.is_some() { Clock::started(BEFORE) } else { Clock::start() };
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
         let most = limits::connections(global.max_connections, pipes * workers);
@@ -206,7 +242,11 @@ impl Running {
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
-        let first = plan.build();
+        let mut first = plan.build();
+        if let Some(known) = &known {
+            known.recall(&first, clock.now());
+            first = plan.build();
+        }
         let hub = Hub::new(first.clone(), workers);
         let stats = Arc::new(Stats::new(workers));
         let common = Common {
@@ -222,7 +262,7 @@ impl Running {
         let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
         for (at, (doors, datagrams)) in by_worker.enumerate() {
             let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
-            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams)?);
+            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams, known.is_some())?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
@@ -248,7 +288,7 @@ impl Running {
                 })
             },
         };
-        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, orders);
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, orders);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -269,10 +309,17 @@ impl Running {
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
-        Ok(Running { posts, ended, workers: threads, control, stats, shutdown_timeout })
+        Ok(Running {
+            old: Old { posts, hub, clock, chosen: sockets.chosen },
+            ended,
+            workers: threads,
+            control,
+            stats,
+            shutdown_timeout,
+        })
     }
 
-    fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
+    fn until_told(self, stop: Stop, mut upgrades: Upgrades, mut signals: Signals) -> Exit {
         let (tell, told) = bounded(4);
         let handle = signals.handle();
         let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
@@ -285,36 +332,54 @@ impl Running {
         if let Err(error) = waiting {
             log::error!("signals cannot be waited for: {error}");
         }
+        let mut replaced = false;
         let exit = loop {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) => break Exit::Done,
                     Ok(SIGHUP) => _ = self.control.0.send(ControlMail::Reload(Reload::default())),
+                    Ok(SIGUSR2) => upgrades.begin(self.old.clone()),
                     Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
                     Err(_) => break Exit::Done,
                 },
                 recv(stop.told) -> _ => break Exit::Done,
+                recv(upgrades.ended) -> ended => {
+                    upgrades.has_ended();
+                    if matches!(ended, Ok(Ended::Serving(_))) {
+                        replaced = true;
+                        break Exit::Done;
+                    }
+                }
                 recv(self.ended) -> worker => {
                     log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
                     break Exit::Config;
                 }
             }
         };
-        let exit = self.drain(exit, &told);
+        if let Some(process) = upgrades.give_up() {
+            log::warn!("process {process} serves in place of this one already, and goes on");
+            replaced = true;
+        }
+        // Of one that was replaced the service manager would take it for the end of both.
+        if !replaced {
+            notify::stopping();
+        }
+        let exit = self.drain(exit, &told, replaced);
         handle.close();
         exit
     }
 
     fn order_all(&self, mail: impl Fn() -> WorkerMail<PlainStream>) {
-        for (at, post) in self.posts.iter().enumerate() {
+        for (at, post) in self.old.posts.iter().enumerate() {
             if !post.order(mail()) {
                 log::error!("worker {at} takes no orders");
             }
         }
     }
 
-    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
-    fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
+    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, or a third where the first was none to
+    /// end, but another process has taken the place of this one.
+    fn drain(self, exit: Exit, told: &Receiver<i32>, mut replaced: bool) -> Exit {
         let shutdown_timeout = *lock(&self.shutdown_timeout);
         log::info!("draining, at most for {shutdown_timeout:?}; a second signal ends at once");
         self.order_all(|| WorkerMail::Drain);
@@ -326,6 +391,10 @@ impl Running {
         while left > 0 {
             select_biased! {
                 recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
+                    if std::mem::take(&mut replaced) {
+                        log::info!("draining already; another signal ends at once");
+                        continue;
+                    }
                     if cut_until.is_some() {
                         return exit;
                     }
@@ -373,7 +442,6 @@ impl Drop for Last {
 fn signal_name(signal: i32) -> &'static str {
     match signal {
         SIGUSR1 => "SIGUSR1 (reopen logs)",
-        SIGUSR2 => "SIGUSR2 (upgrade)",
         _ => "this signal",
     }
 }

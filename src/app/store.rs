@@ -1,4 +1,5 @@
-//! Every socket that clients come in by is from here: bound, or passed on by systemd (LISTEN_FDS, sd_listen_fds(3)).
+//! Every socket that clients come in by is from here: bound, passed on by systemd (LISTEN_FDS, sd_listen_fds(3)), or handed
+//! over by the process whose place this one takes.
 
 use crate::app::{Bound, ToldBy};
 use crate::base::ids::ListenerId;
@@ -31,6 +32,44 @@ pub(super) struct Sockets {
     pub(super) udp_by_worker: Vec<Vec<(ListenerId, UdpSocket)>>,
     /// Where they listen.
     pub(super) bound: Vec<Bound>,
+    /// Addresses at port 0, and what they have become.
+    pub(super) chosen: Vec<Chosen>,
+    /// What was taken of what was handed over.
+    pub(super) taken: Vec<Taken>,
+}
+
+/// A listener asked for port 0, and got one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) listener: String,
+    pub(super) transport: Transport,
+    pub(super) asked: SocketAddr,
+    pub(super) got: SocketAddr,
+}
+
+/// A socket of the process before this one.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// As that process counts it.
+    pub(super) number: usize,
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+    /// Which one it is of those at its address.
+    pub(super) slot: usize,
+    /// Who asked for it by port 0, and how.
+    pub(super) asked: Option<(String, SocketAddr)>,
+    pub(super) socket: Socket,
+}
+
+/// A socket that was handed over and is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// As the other process counts it.
+    pub(super) number: usize,
+    pub(super) transport: Transport,
+    /// Who has it here, and at which place of its kind.
+    pub(super) worker: usize,
+    pub(super) place: usize,
 }
 
 /// An address that cannot be listened on.
@@ -62,19 +101,34 @@ impl BindError {
     }
 }
 
-/// Opens every socket of `config`, one a worker and address.
+/// Opens every socket of `config`, one a worker and address; those `handed` over are kept, as many as they are: with more
+/// beside them, clients of UDP would come to other sockets than before, and those who wait at a new one would be lost with
+/// it if this process failed.
 ///
 /// # Errors
 /// The first address that cannot be bound.
-pub(super) fn open(config: &Config, workers: usize, told_by: ToldBy) -> Result<Sockets, BindError> {
-    open_with(config, workers, told_by, passed_on())
+pub(super) fn open(
+    config: &Config,
+    workers: usize,
+    told_by: ToldBy,
+    handed: Vec<Handed>,
+) -> Result<Sockets, BindError> {
+    open_with(config, workers, told_by, passed_on(), handed)
 }
 
-fn open_with(config: &Config, workers: usize, told_by: ToldBy, mut passed: Vec<Passed>) -> Result<Sockets, BindError> {
+fn open_with(
+    config: &Config,
+    workers: usize,
+    told_by: ToldBy,
+    mut passed: Vec<Passed>,
+    mut handed: Vec<Handed>,
+) -> Result<Sockets, BindError> {
     let mut sockets = Sockets {
         by_worker: (0..workers).map(|_| Vec::new()).collect(),
         udp_by_worker: (0..workers).map(|_| Vec::new()).collect(),
         bound: Vec::new(),
+        chosen: Vec::new(),
+        taken: Vec::new(),
     };
     for (at, listener) in config.listeners.iter().enumerate() {
         let id = ListenerId(at as u16);
@@ -86,10 +140,13 @@ fn open_with(config: &Config, workers: usize, told_by: ToldBy, mut passed: Vec<P
                 // [::] takes IPv4 too, unless that has a listener of its own.
                 let only_v6 = address.is_ipv6() && ports_v4.contains(&address.port());
                 let fail = |error| BindError::new(told_by, listener, address, error);
+                let before = handed_for(&mut handed, listener, address);
+                let numbers: Vec<usize> = before.iter().map(|handed| handed.number).collect();
                 let ours =
                     passed.extract_if(.., |passed| passed.transport == transport && is_at(&passed.socket, address));
                 let ours: Vec<Socket> = ours.map(|passed| passed.socket).collect();
                 let opened = match (ours.is_empty(), transport) {
+                    _ if !before.is_empty() => Ok(before.into_iter().map(|handed| handed.socket).collect()),
                     (true, _) => bind_all(address, transport, only_v6, workers),
                     (false, Transport::Tcp) => share(ours, workers),
                     (false, Transport::Udp) => join(ours, listener, workers),
@@ -97,13 +154,25 @@ fn open_with(config: &Config, workers: usize, told_by: ToldBy, mut passed: Vec<P
                 let opened = opened.map_err(fail)?;
                 let true_address = opened.first().map(|socket| socket.local_addr());
                 let true_address = true_address.transpose().map_err(fail)?.and_then(|address| address.as_socket());
+                let true_address = true_address.unwrap_or(address);
                 sockets.bound.push(Bound {
                     listener: listener.name.clone(),
                     protocol: listener.protocol,
-                    address: true_address.unwrap_or(address),
+                    address: true_address,
                 });
+                if address.port() == 0 {
+                    let listener = listener.name.clone();
+                    sockets.chosen.push(Chosen { listener, transport, asked: address, got: true_address });
+                }
                 for (at, socket) in opened.into_iter().enumerate() {
                     let worker = at % workers;
+                    if let Some(number) = numbers.get(at) {
+                        let place = match transport {
+                            Transport::Tcp => sockets.by_worker[worker].len(),
+                            Transport::Udp => sockets.udp_by_worker[worker].len(),
+                        };
+                        sockets.taken.push(Taken { number: *number, transport, worker, place });
+                    }
                     match transport {
                         Transport::Tcp => {
                             let socket = listen(socket, listener).map_err(fail)?;
@@ -128,6 +197,24 @@ fn open_with(config: &Config, workers: usize, told_by: ToldBy, mut passed: Vec<P
         log::warn!("{address} ({over}) was passed on by the service manager, and no listener binds it; closed");
     }
     Ok(sockets)
+}
+
+/// The sockets handed over for `listener` at `address`, in the order of their slots.
+fn handed_for(handed: &mut Vec<Handed>, listener: &Listener, address: SocketAddr) -> Vec<Handed> {
+    let transport = listener.protocol.transport();
+    let asked_for = |handed: &Handed| {
+        let asked = handed.asked.as_ref();
+        asked.is_some_and(|(name, asked)| *name == listener.name && *asked == address)
+    };
+    let found = handed.iter().filter(|handed| handed.transport == transport).find(|handed| match address.port() {
+        0 => asked_for(handed),
+        _ => handed.address == address,
+    });
+    let Some(found) = found.map(|handed| handed.address) else { return Vec::new() };
+    let ours = handed.extract_if(.., |handed| handed.transport == transport && handed.address == found);
+    let mut ours: Vec<Handed> = ours.collect();
+    ours.sort_by_key(|handed| handed.slot);
+    ours
 }
 
 fn resolve(bind: &Address) -> io::Result<Vec<SocketAddr>> {
@@ -277,10 +364,12 @@ mod tests {
     use super::*;
 
     fn opened(config: &Config, workers: usize, passed: Vec<Passed>) -> Result<Sockets, BindError> {
-        open_with(config, workers, ToldBy::File, passed)
+        open_with(config, workers, ToldBy::File, passed, Vec::new())
     }
 
     use crate::config;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
 
     /// A UDP listener on `bind`, and whatever else.
@@ -397,5 +486,80 @@ mod tests {
         });
         let sockets = sockets.unwrap();
         assert_eq!((sockets.by_worker[0].len(), sockets.udp_by_worker[0].len()), (1, 0));
+    }
+
+    /// Sockets of a process before this one, so many of each transport at one address each.
+    fn handed_over(slots: usize, asked: Option<&str>) -> (Vec<Handed>, [SocketAddr; 2]) {
+        let mut all = Vec::new();
+        let addresses = [Transport::Tcp, Transport::Udp].map(|transport| {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let sockets = bind_all(any, transport, false, slots).unwrap();
+            let address = sockets[0].local_addr().unwrap().as_socket().unwrap();
+            for (slot, socket) in sockets.into_iter().enumerate() {
+                if transport == Transport::Tcp {
+                    socket.listen(8).unwrap();
+                }
+                let asked = asked.map(|name| (name.to_owned(), any));
+                // The last slot is told first.
+                all.insert(0, Handed { number: all.len(), transport, address, slot, asked, socket });
+            }
+            address
+        });
+        (all, addresses)
+    }
+
+    /// What tells a socket from all others, whatever its descriptor is.
+    fn file_of(socket: &impl AsRawFd) -> u64 {
+        std::fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap().ino()
+    }
+
+    fn names(sockets: &[Taken], transport: Transport) -> Vec<(usize, usize, usize)> {
+        let of = sockets.iter().filter(|taken| taken.transport == transport);
+        of.map(|taken| (taken.number, taken.worker, taken.place)).collect()
+    }
+
+    #[test]
+    fn what_is_handed_over_is_kept_slot_by_slot_however_many_workers_there_are() {
+        type Row = (&'static str, usize, Vec<(usize, usize, usize)>);
+        let rows: [Row; 3] = [
+            ("as many", 2, vec![(0, 0, 0), (1, 1, 0)]),
+            ("fewer: one has several", 1, vec![(0, 0, 0), (1, 0, 1)]),
+            ("more: some have none", 3, vec![(0, 0, 0), (1, 1, 0)]),
+        ];
+        for (why, workers, expected) in rows {
+            let (handed, [tcp, udp]) = handed_over(2, None);
+            let inode = |handed: &Handed| {
+                std::fs::metadata(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handed.socket))).unwrap()
+            };
+            let files: Vec<u64> =
+                handed.iter().map(|handed| std::os::unix::fs::MetadataExt::ino(&inode(handed))).collect();
+            let twin = format!("[[listener]]\nname = 't'\nbind = '{tcp}'\nprotocol = 'tcp'\npool = 'p'");
+            let config = config(&udp.to_string(), &twin);
+            let sockets = open_with(&config, workers, ToldBy::File, Vec::new(), handed).unwrap();
+            assert_eq!(names(&sockets.taken, Transport::Tcp), expected, "{why}");
+            let udp: Vec<_> = expected.iter().map(|(number, worker, place)| (number + 2, *worker, *place)).collect();
+            assert_eq!(names(&sockets.taken, Transport::Udp), udp, "{why}");
+            assert_eq!(of(&sockets).len() + sockets.by_worker.iter().flatten().count(), 4, "{why}: none beside them");
+            for socket in of(&sockets) {
+                assert!(files.contains(&file_of(socket)), "{why}: the same one");
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_that_the_system_chose_is_found_again_by_who_asked_for_it() {
+        let twin = |bind: &str| format!("[[listener]]\nname = 'twin'\nbind = '{bind}'\nprotocol = 'tcp'\npool = 'p'");
+        let (mut handed, [tcp, udp]) = handed_over(1, Some("dns"));
+        // The one for TCP was asked for under another name.
+        let of_tcp = handed.iter_mut().find(|handed| handed.transport == Transport::Tcp).unwrap();
+        of_tcp.asked = Some(("was".into(), "127.0.0.1:0".parse().unwrap()));
+        let config = config("127.0.0.1:0", &twin("127.0.0.1:0"));
+        let sockets = open_with(&config, 1, ToldBy::File, Vec::new(), handed).unwrap();
+        assert_eq!(sockets.bound[0].address, udp);
+        assert_ne!(sockets.bound[1].address, tcp, "nobody asks for that one any more");
+        assert_eq!(names(&sockets.taken, Transport::Tcp), []);
+        let asked = "127.0.0.1:0".parse().unwrap();
+        let chosen = Chosen { listener: "dns".into(), transport: Transport::Udp, asked, got: udp };
+        assert_eq!(sockets.chosen[0], chosen, "and it can be handed on once more");
     }
 }

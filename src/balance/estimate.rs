@@ -62,6 +62,17 @@ impl Estimate {
         self.word.load(Relaxed) == 0
     }
 
+    /// What is held, in nanoseconds, and how old that is, in milliseconds: for another process, whose clock is another one.
+    pub fn memory(&self, now: u64) -> Option<(f64, u64)> {
+        self.at(now).map(|(held, age)| (held, age as u64))
+    }
+
+    /// Goes on from what another process knew.
+    pub fn recall(&self, (held, age): (f64, u64), now: u64) {
+        let made = (now as u32).wrapping_sub(age.min(u64::from(u32::MAX / 2)) as u32);
+        self.word.store(u64::from((held.max(LEAST) as f32).to_bits()) << 32 | u64::from(made), Relaxed);
+    }
+
     fn at(&self, now: u64) -> Option<(f64, f64)> {
         let word = self.word.load(Relaxed);
         if word == 0 {
@@ -71,5 +82,23 @@ impl Estimate {
         // A sample of another thread may be from a moment later.
         let age = (now as u32).wrapping_sub(word as u32) as i32;
         Some((held, f64::from(age.max(0))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_process_expects_the_same() {
+        let (old, new) = (Estimate::default(), Estimate::default());
+        assert_eq!(old.memory(5), None);
+        old.sample(80_000_000.0, 100_000);
+        // The other's clock has only just begun.
+        new.recall(old.memory(104_000).unwrap(), 3);
+        for later in [0, 1_000, 20_000] {
+            let (old, new) = (old.expected(0, 104_000 + later), new.expected(0, 3 + later));
+            assert!((old - new).abs() < 1.0, "{old} and {new} after {later} ms");
+        }
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn run(args: &RunArgs) -> Exit {
     };
     let told_by = if args.config.is_some() { ToldBy::File } else { ToldBy::HostAndPort };
     let (debug, file) = (args.debug, args.config.clone());
-    app::run(config, Options { debug, file, told_by, stop: None, ready: Some(Box::new(announce)) })
+    let ready: app::Ready = Box::new(announce);
+    app::run(config, Options { debug, file, told_by, upgradable: true, stop: None, ready: Some(ready) })
 }
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.

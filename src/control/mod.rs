@@ -13,11 +13,13 @@ mod loops;
 mod overlay;
 mod plan;
 mod render;
+mod verdicts;
 mod writes;
 
 pub use desk::{Keep, Sources};
 pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
+pub use verdicts::Verdicts;
 
 use crate::base::time::{Clock, Tick};
 use crate::config::{Config, Global};

@@ -3,7 +3,7 @@
 use crate::balance::Estimate;
 use crate::base::ids::BackendSlot;
 use crate::base::time::Tick;
-use crate::guard::{Breaker, BreakerRules, BreakerState, Cap, Outcome, Pass};
+use crate::guard::{Breaker, BreakerMemory, BreakerRules, BreakerState, Cap, Outcome, Pass};
 use crate::probe::Health;
 use crate::shared::choose::Counted;
 use crate::shared::queue::Queue;
@@ -154,6 +154,57 @@ impl BackendState {
     }
 }
 
+/// What is known of a backend, in a form that another process understands, whose clock is another one. Times are in
+/// milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Memory {
+    /// What its checks say.
+    pub health: Health,
+    /// For how long it was set aside the last time, 0 if it has answered since, and how much of that is left.
+    pub aside: (u32, u64),
+    /// Its breaker, unless nothing has failed.
+    pub breaker: Option<BreakerMemory>,
+    /// How long it takes to answer, in nanoseconds, and how old that is.
+    pub estimate: Option<(f64, u64)>,
+    /// Since when it takes work, if it has begun to.
+    pub since: Option<u64>,
+}
+
+impl BackendState {
+    /// What another process needs to go on from here.
+    pub fn memory(&self, now: Tick) -> Memory {
+        let since = self.since.load(Relaxed);
+        Memory {
+            health: self.health(),
+            aside: (self.aside_for.load(Relaxed), self.aside_until.load(Relaxed).saturating_sub(now.0)),
+            breaker: self.breaker.memory(now),
+            estimate: self.estimate.memory(now.0),
+            since: (since > 0).then(|| now.0.saturating_sub(since)),
+        }
+    }
+
+    /// Goes on from what another process knew. For one that nobody uses yet. `checked`: its health goes on, too, since
+    /// checks will tell when it changes.
+    pub fn recall(&self, memory: &Memory, checked: bool, now: Tick) {
+        if checked {
+            self.set_health(memory.health);
+        }
+        let (aside_for, aside_left) = memory.aside;
+        self.aside_for.store(aside_for, Relaxed);
+        self.aside_until.store(if aside_left > 0 { now.0 + aside_left } else { 0 }, Relaxed);
+        if let Some(breaker) = memory.breaker {
+            self.breaker.recall(breaker, now);
+        }
+        if let Some(estimate) = memory.estimate {
+            self.estimate.recall(estimate, now.0);
+        }
+        // Our clock may have begun later than it.
+        if let Some(gone) = memory.since.filter(|gone| *gone < now.0) {
+            self.since.store(now.0 - gone, Relaxed);
+        }
+    }
+}
+
 /// The least part of its weight that a backend bears when it starts slowly.
 const RAMP_LEAST: f32 = 0.1;
 
@@ -203,6 +254,12 @@ impl Lease {
             },
         };
         Some(Lease { backend: backend.clone(), pass, _counted: None })
+    }
+
+    /// A place for what another process had taken on already, whatever is left; it says nothing to the breaker.
+    pub fn carried(backend: &Arc<BackendState>) -> Lease {
+        backend.active.reserve_anyway();
+        Lease { backend: backend.clone(), pass: None, _counted: None }
     }
 
     /// The same, counted in a crowd for as long as it lasts.

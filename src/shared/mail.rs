@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::guard::Permit;
 use crate::shared::admin::{Answer, Question};
 use crate::shared::changes::Changes;
+use crate::shared::handing::Handing;
 use crate::shared::order::{Order, Tags};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
@@ -52,6 +53,8 @@ pub enum WorkerMail<S> {
     Drain,
     /// End at once: cut every session.
     Cut,
+    /// One process takes the place of another.
+    Hand(Handing),
 }
 
 /// Mail to control.

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod changes;
 pub mod checks;
 pub mod choose;
+pub mod handing;
 pub mod hub;
 pub mod mail;
 pub mod order;

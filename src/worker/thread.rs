@@ -11,6 +11,7 @@ use crate::shared::mail::{Arrival, ControlMail, WorkerMail, WorkerPost};
 use crate::stats::Stats;
 use crate::worker::core::{Core, MEMORY, Task};
 use crate::worker::door::{Door, Stop};
+use crate::worker::hand::Shut;
 use crossbeam_channel::{Receiver, Sender};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 const EVENTS: usize = 1024;
 /// The token of the waker; doors follow, then listening sockets for datagrams. All lie below 2^32, where no link is, and
 /// no flow.
-const WAKER: usize = 0;
+pub(super) const WAKER: usize = 0;
 /// How often a worker that has drained looks whether the others have begun to, in milliseconds.
 const LEAVE_STEP: u64 = 10;
 
@@ -52,6 +53,7 @@ pub struct Worker {
     poll: Poll,
     doors: Vec<Option<Door>>,
     fronts: Vec<Front<MioSocket>>,
+    shut: Shut,
     mailbox: Receiver<WorkerMail<PlainStream>>,
     post: WorkerPost<PlainStream>,
 }
@@ -63,7 +65,8 @@ pub struct Held {
 }
 
 impl Worker {
-    /// A worker with its listening sockets registered; `datagrams` are bound and non-blocking.
+    /// A worker with its listening sockets registered; `datagrams` are bound and non-blocking. With `shut` none of them is
+    /// served by before the worker is told to, since another process still does.
     ///
     /// # Errors
     /// What epoll_create1(2), eventfd(2), epoll_ctl(2) or setsockopt(2) say: mostly that descriptors have run out.
@@ -72,22 +75,26 @@ impl Worker {
         common: Common,
         doors: Vec<Door>,
         datagrams: Vec<(ListenerId, std::net::UdpSocket)>,
+        shut: bool,
     ) -> io::Result<Worker> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let (post, mailbox) = WorkerPost::new(waker);
         let mut doors: Vec<Option<Door>> = doors.into_iter().map(Some).collect();
-        for (at, door) in doors.iter_mut().flatten().enumerate() {
+        for (at, door) in doors.iter_mut().flatten().enumerate().filter(|_| !shut) {
             poll.registry().register(&mut door.socket, Token(WAKER + 1 + at), Interest::READABLE)?;
         }
         let mut fronts = Vec::with_capacity(datagrams.len());
         for (at, (listener, socket)) in datagrams.into_iter().enumerate() {
             let mut socket = MioSocket::listening(UdpSocket::from_std(socket))?;
             let token = Token(WAKER + 1 + doors.len() + at);
-            poll.registry().register(socket.inner(), token, Interest::READABLE)?;
+            if !shut {
+                poll.registry().register(socket.inner(), token, Interest::READABLE)?;
+            }
             fronts.push(Front::new(listener, socket));
         }
-        Ok(Worker { id, common, poll, doors, fronts, mailbox, post })
+        let shut = Shut { doors: shut, fronts: vec![shut; fronts.len()] };
+        Ok(Worker { id, common, poll, doors, fronts, shut, mailbox, post })
     }
 
     /// Where its mail is put in.
@@ -100,25 +107,26 @@ impl Worker {
     /// # Errors
     /// When the poll itself fails, which no worker can go on without.
     pub fn run(self, posts: Vec<WorkerPost<PlainStream>>) -> io::Result<Held> {
-        let Worker { id, common, poll, doors, fronts, mailbox, post: _ } = self;
+        let Worker { id, common, poll, doors, fronts, shut, mailbox, post: _ } = self;
         let net = MioNet { registry: poll.registry().try_clone()?, pipes: common.pipes };
         let member = Member::new(common.hub.clone(), id);
         let now = common.clock.now();
         let mut core = Core::new(net, member, common.stats.clone(), now, MEMORY);
         core.control = Some(common.control.clone());
         let flows = Flows::new(MioDatagrams { registry: poll.registry().try_clone()? }, fronts, now);
-        Loop { common, poll, doors, mailbox, posts, core, flows, draining: false, cut: false }.run()
+        Loop { common, poll, doors, shut, mailbox, posts, core, flows, draining: false, cut: false }.run()
     }
 }
 
-struct Loop {
-    common: Common,
-    poll: Poll,
-    doors: Vec<Option<Door>>,
+pub(super) struct Loop {
+    pub(super) common: Common,
+    pub(super) poll: Poll,
+    pub(super) doors: Vec<Option<Door>>,
+    pub(super) shut: Shut,
     mailbox: Receiver<WorkerMail<PlainStream>>,
     posts: Vec<WorkerPost<PlainStream>>,
-    core: Core<MioNet>,
-    flows: Flows<MioDatagrams>,
+    pub(super) core: Core<MioNet>,
+    pub(super) flows: Flows<MioDatagrams>,
     draining: bool,
     cut: bool,
 }
@@ -258,6 +266,7 @@ impl Loop {
                 Ok(WorkerMail::Answer { session, answer }) => self.core.answer(session, answer),
                 Ok(WorkerMail::Forget(backends)) => self.core.forget(&backends),
                 Ok(WorkerMail::Drain) => self.drain(now),
+                Ok(WorkerMail::Hand(order)) => self.hand(order, now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();
                     let flows = self.flows.cut_all(flows_cx(&self.core, &self.common, now));
@@ -277,6 +286,8 @@ impl Loop {
             let mut door = door;
             let core = &mut self.core;
             while door.accept(&self.common.connections, false, now, |arrival| take(core, arrival)) == Stop::Budget {}
+            // Somebody else may have the socket, too, and then closing ours does not end the watch.
+            let _ = self.poll.registry().deregister(&mut door.socket);
         }
         // The same for datagrams: who sent before we were told to end still gets a session.
         self.flows.latch_all();
@@ -287,7 +298,7 @@ impl Loop {
 }
 
 /// What a turn of the flows works with.
-fn flows_cx<'a>(core: &'a Core<MioNet>, common: &'a Common, now: Tick) -> udp::Context<'a> {
+pub(super) fn flows_cx<'a>(core: &'a Core<MioNet>, common: &'a Common, now: Tick) -> udp::Context<'a> {
     let (snapshot, worker) = (core.member.snapshot(), core.member.worker());
     udp::Context { now, snapshot, process: &common.connections, count: core.count(), worker }
 }

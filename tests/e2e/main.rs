@@ -51,5 +51,6 @@ mod udp_picking;
 mod udp_programs;
 mod udp_sessions;
 mod udp_stats;
+mod upgrade;
 mod urgent;
 mod writes;

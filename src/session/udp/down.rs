@@ -37,6 +37,9 @@ impl<N: Net> Flows<N> {
         let Some(flow) = self.flows.get_mut(id) else { return };
         flow.queued = false;
         let front = flow.key.front as usize;
+        if self.fronts[front].frozen.is_some() {
+            return;
+        }
         let sockets = match flow.upstream {
             Upstream::One(_) => 1,
             Upstream::Each(_) => 2,

@@ -12,9 +12,12 @@
 mod account;
 mod down;
 mod flow;
+mod hand;
 mod reach;
 mod up;
 
+#[cfg(test)]
+mod hand_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -72,6 +75,8 @@ pub struct Front<S> {
     queued: bool,
     /// When to try again after errors; [`Tick::NEVER`] while it is well.
     retry: Tick,
+    /// Its flows, while neither it nor they are read: another process is taking them over.
+    frozen: Option<Vec<FlowId>>,
     /// Replies that were gathered in this turn, and for each message whose it is.
     down: Batch,
     owners: Vec<down::Owner>,
@@ -86,6 +91,7 @@ impl<S> Front<S> {
             socket,
             queued: false,
             retry: Tick::NEVER,
+            frozen: None,
             down: Batch::new(most),
             owners: Vec::with_capacity(most),
         }

@@ -41,7 +41,7 @@ pub(super) fn backend(n: u16) -> SocketAddr {
 fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
     let backends = addresses.iter().enumerate().map(|(n, addresses)| Backend {
         id: format!("b{n}").into(),
-        address: "".into(),
+        address: format!("b{n}.test:53").into(),
         weight: 1,
         disabled: false,
         draining: false,
@@ -103,7 +103,7 @@ impl House {
     }
 
     /// With one backend after the other at one address each.
-    fn plain(backends: u16, udp: Udp) -> House {
+    pub(super) fn plain(backends: u16, udp: Udp) -> House {
         let addresses: Vec<[SocketAddr; 1]> = (1..=backends).map(|n| [backend(n)]).collect();
         let addresses: Vec<&[SocketAddr]> = addresses.iter().map(|one| &one[..]).collect();
         House::new(0, Whims::default(), &addresses, udp)
@@ -145,7 +145,7 @@ impl House {
         self.stats.totals()
     }
 
-    fn ask(&mut self, n: u16, datagrams: &[&[u8]]) {
+    pub(super) fn ask(&mut self, n: u16, datagrams: &[&[u8]]) {
         for bytes in datagrams {
             let what = Incoming { from: client(n), to: None, bytes: bytes.to_vec(), segment: 0 };
             self.net.ends().arrive(0, what);
@@ -159,20 +159,20 @@ impl House {
     }
 
     /// A reply comes in on a socket: the first socket of a flow is number 2.
-    fn reply(&mut self, socket: usize, from: SocketAddr, bytes: &[u8], segment: usize) {
+    pub(super) fn reply(&mut self, socket: usize, from: SocketAddr, bytes: &[u8], segment: usize) {
         self.net.ends().arrive(socket, Incoming { from, to: None, bytes: bytes.to_vec(), segment });
         self.settle();
     }
 
     /// What each socket has sent, as texts.
-    fn sent(&self, socket: usize) -> Vec<(SocketAddr, Vec<String>)> {
+    pub(super) fn sent(&self, socket: usize) -> Vec<(SocketAddr, Vec<String>)> {
         let text = |sent: &Sent| {
             (sent.to, sent.datagrams.iter().map(|one| String::from_utf8_lossy(one).into_owned()).collect())
         };
         self.net.ends().get(socket).sent.iter().map(text).collect()
     }
 
-    fn opened(&self) -> usize {
+    pub(super) fn opened(&self) -> usize {
         self.net.ends().len() - 2
     }
 

@@ -43,6 +43,9 @@ impl<N: Net> Flows<N> {
     /// Reads a listening socket until it is empty, or the budget is used up.
     pub(super) fn read_front(&mut self, at: usize, cx: Context<'_>) {
         self.fronts[at].queued = false;
+        if self.fronts[at].frozen.is_some() {
+            return;
+        }
         let (mut read, mut errors) = (0, 0);
         while read < BUDGET {
             let most = self.inbox.count();

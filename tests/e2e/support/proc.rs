@@ -81,6 +81,16 @@ fn cpu_time_where(pid: u32, wanted: impl Fn(&str) -> bool) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
+/// How often its threads have gone to sleep so far, and been woken (proc(5), `voluntary_ctxt_switches`).
+pub fn wake_ups(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let switches = threads.flatten().filter_map(|thread| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+    });
+    switches.sum()
+}
+
 /// CPU time the process uses over `span`. The one measurement that has to let time pass.
 pub fn cpu_time_over(pid: u32, span: Duration) -> Duration {
     let before = cpu_time(pid);

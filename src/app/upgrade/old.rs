@@ -1,0 +1,280 @@
+//! The side of the process that is replaced.
+
+use crate::app::notify;
+use crate::app::store::Chosen;
+use crate::app::upgrade::channel::{Channel, Message, Place, SocketRecord};
+use crate::app::upgrade::{Program, VERDICTS};
+use crate::base::time::Clock;
+use crate::config::Transport;
+use crate::control::Verdicts;
+use crate::link::plain::PlainStream;
+use crate::shared::handing::Handing;
+use crate::shared::hub::Hub;
+use crate::shared::mail::{WorkerMail, WorkerPost};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long the new process may take until it is ready.
+const START: Duration = Duration::from_secs(30);
+/// How long each later step of it may take.
+const STEP: Duration = Duration::from_secs(30);
+/// How long a worker may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What is needed of the process that is replaced.
+#[derive(Clone)]
+pub(in crate::app) struct Old {
+    pub(in crate::app) posts: Vec<WorkerPost<PlainStream>>,
+    pub(in crate::app) hub: Arc<Hub>,
+    pub(in crate::app) clock: Clock,
+    /// What has become of addresses at port 0.
+    pub(in crate::app) chosen: Vec<Chosen>,
+}
+
+/// How an upgrade ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::app) enum Ended {
+    /// The process of that number serves in our place.
+    Serving(u32),
+    /// We go on as if nothing had been. It was said why.
+    Failed,
+}
+
+/// Upgrades of this process, one at a time.
+pub(in crate::app) struct Upgrades {
+    program: Option<Program>,
+    tell: Sender<Ended>,
+    /// Told at the end of each.
+    pub(in crate::app) ended: Receiver<Ended>,
+    under_way: Option<UnderWay>,
+}
+
+struct UnderWay {
+    thread: JoinHandle<()>,
+    /// Our end of the socket, to hang up.
+    line: Arc<Mutex<Line>>,
+}
+
+#[derive(Default)]
+struct Line {
+    stream: Option<UnixStream>,
+    given_up: bool,
+}
+
+impl Upgrades {
+    /// None yet. Without a `program` there can be none.
+    pub(in crate::app) fn of(program: Option<Program>) -> Upgrades {
+        let (tell, ended) = bounded(1);
+        Upgrades { program, tell, ended, under_way: None }
+    }
+
+    /// Begins one, on a thread of its own.
+    pub(in crate::app) fn begin(&mut self, old: Old) {
+        if self.under_way.is_some() {
+            log::warn!("an upgrade is under way already; nothing is changed");
+            return;
+        }
+        let Some(program) = self.program.clone() else {
+            log::warn!("SIGUSR2 (upgrade): this command cannot be replaced while it runs; nothing is changed");
+            return;
+        };
+        let (line, tell) = (Arc::<Mutex<Line>>::default(), self.tell.clone());
+        let body = {
+            let line = line.clone();
+            move || {
+                let ended = upgrade(&program, &old, &line);
+                let _ = tell.send(ended);
+            }
+        };
+        match thread::Builder::new().name("upgrade".into()).spawn(body) {
+            Ok(thread) => self.under_way = Some(UnderWay { thread, line }),
+            Err(error) => log::error!("the upgrade has failed: {error}; going on as before"),
+        }
+    }
+
+    /// Takes note that it has ended.
+    pub(in crate::app) fn has_ended(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Gives up the one that is under way: this process is to end. The number of the new one, if that serves already.
+    pub(in crate::app) fn give_up(&mut self) -> Option<u32> {
+        let UnderWay { thread, line } = self.under_way.take()?;
+        {
+            let mut line = lock(&line);
+            line.given_up = true;
+            if let Some(stream) = &line.stream {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        let _ = thread.join();
+        match self.ended.try_recv() {
+            Ok(Ended::Serving(process)) => Some(process),
+            _ => None,
+        }
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> std::sync::MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn upgrade(program: &Program, old: &Old, line: &Mutex<Line>) -> Ended {
+    let path = program.path().display();
+    log::info!("upgrade: starting {path}");
+    notify::reloading();
+    let launched = match program.launch() {
+        Ok(launched) => launched,
+        Err(error) => {
+            log::error!("the upgrade has failed: {path} cannot be started: {error}; going on as before");
+            notify::ready();
+            return Ended::Failed;
+        }
+    };
+    let process = launched.child.id();
+    match hand_over(old, &launched.stream, line) {
+        Ok(flows) => {
+            log::info!(
+                "upgrade: process {process} serves in place of this one; it has {flows} sessions of udp of ours"
+            );
+            // That process is on its own: nobody waits for its end.
+            Ended::Serving(process)
+        }
+        Err(why) => {
+            old.order_all(|| WorkerMail::Hand(Handing::Thaw));
+            let told = launched.end();
+            log::error!("the upgrade has failed: {why}; of process {process}: {told}; going on as before");
+            notify::ready();
+            Ended::Failed
+        }
+    }
+}
+
+/// All phases; how many sessions of datagrams have gone over.
+fn hand_over(old: &Old, stream: &UnixStream, line: &Mutex<Line>) -> Result<usize, String> {
+    let told = |error: io::Error| format!("the new process cannot be told anything: {error}");
+    {
+        let mut line = lock(line);
+        if line.given_up {
+            return Err("this process is to end".into());
+        }
+        line.stream = Some(stream.try_clone().map_err(told)?);
+    }
+    let mut channel = stream.try_clone().and_then(Channel::begin).map_err(told)?;
+    let until = Instant::now() + START;
+    let sockets = old.begin(&channel)?;
+    let taken = match channel.receive(until)? {
+        Message::Ready(ready) => ready.taken,
+        other => return Err(format!("it says {other:?} before it is ready")),
+    };
+    let taken: Vec<&SocketRecord> = taken.iter().filter_map(|number| sockets.get(*number)).collect();
+    let mut flows = 0;
+    for socket in taken.iter().filter(|socket| socket.udp) {
+        flows += old.hand_flows(&channel, socket)?;
+        match channel.receive(Instant::now() + STEP)? {
+            Message::Reads(number) if number == socket.number => {}
+            other => return Err(format!("it says {other:?} in place of reading a socket")),
+        }
+    }
+    channel.send_commit(io::stderr().as_fd()).map_err(told)?;
+    match channel.receive(Instant::now() + STEP)? {
+        Message::Serving => {}
+        other => return Err(format!("it says {other:?} in place of serving")),
+    }
+    for (at, post) in old.posts.iter().enumerate() {
+        let ours = taken.iter().filter(|socket| socket.at.worker == at && !socket.udp);
+        let doors = ours.map(|socket| socket.at.place).collect();
+        if !post.order(WorkerMail::Hand(Handing::Leave { doors })) {
+            log::error!("worker {at} takes no orders, and keeps sockets that another process serves");
+        }
+    }
+    Ok(flows)
+}
+
+impl Old {
+    fn order_all(&self, mail: impl Fn() -> WorkerMail<PlainStream>) {
+        for (at, post) in self.posts.iter().enumerate() {
+            if !post.order(mail()) {
+                log::error!("worker {at} takes no orders");
+            }
+        }
+    }
+
+    /// Tells of all listening sockets, and of what is known.
+    fn begin(&self, channel: &Channel) -> Result<Vec<SocketRecord>, String> {
+        let told = |error: io::Error| format!("the new process cannot be told of our sockets: {error}");
+        let (records, sockets) = self.sockets()?;
+        channel.send_sockets(&records, &sockets).map_err(told)?;
+        let verdicts = Verdicts::of(&self.hub.current(), self.clock.now());
+        channel.send_blob(VERDICTS, &verdicts.to_bytes()).map_err(told)?;
+        channel.send_told().map_err(told)?;
+        Ok(records)
+    }
+
+    /// All listening sockets, as their workers have them.
+    fn sockets(&self) -> Result<(Vec<SocketRecord>, Vec<OwnedFd>), String> {
+        let (mut records, mut sockets) = (Vec::new(), Vec::new());
+        let mut slots: HashMap<(bool, SocketAddr), usize> = HashMap::new();
+        let snapshot = self.hub.current();
+        for (worker, post) in self.posts.iter().enumerate() {
+            for lent in ask(post, worker, Handing::Lend)? {
+                let address = socket2::SockRef::from(&lent.socket).local_addr().ok().and_then(|at| at.as_socket());
+                let Some(address) = address else { continue };
+                let slot = slots.entry((lent.is_udp, address)).or_default();
+                let transport = if lent.is_udp { Transport::Udp } else { Transport::Tcp };
+                let name = snapshot.listener(lent.listener).map_or("", |listener| &listener.name);
+                let asked = self
+                    .chosen
+                    .iter()
+                    .find(|chosen| chosen.transport == transport && chosen.got == address && chosen.listener == name);
+                records.push(SocketRecord {
+                    number: records.len(),
+                    udp: lent.is_udp,
+                    address,
+                    slot: *slot,
+                    asked: asked.map(|chosen| (chosen.listener.clone(), chosen.asked)),
+                    at: Place { worker, place: lent.place },
+                });
+                sockets.push(lent.socket);
+                *slot += 1;
+            }
+        }
+        Ok((records, sockets))
+    }
+
+    /// Reads a socket for datagrams no more, and tells of its sessions.
+    fn hand_flows(&self, channel: &Channel, socket: &SocketRecord) -> Result<usize, String> {
+        let Place { worker, place: front } = socket.at;
+        let mut from = 0;
+        loop {
+            let flows = ask(&self.posts[worker], worker, |tell| Handing::Freeze { front, from, tell })?;
+            let count = flows.len();
+            let sent = channel.send_flows(socket.number, flows, count == 0);
+            sent.map_err(|error| format!("sessions of udp cannot be handed over: {error}"))?;
+            if count == 0 {
+                return Ok(from);
+            }
+            from += count;
+        }
+    }
+}
+
+/// What a worker answers to an order.
+fn ask<T>(
+    post: &WorkerPost<PlainStream>,
+    worker: usize,
+    order: impl FnOnce(Sender<T>) -> Handing,
+) -> Result<T, String> {
+    let (tell, told) = bounded(1);
+    if !post.order(WorkerMail::Hand(order(tell))) {
+        return Err(format!("worker {worker} takes no orders"));
+    }
+    told.recv_timeout(ANSWER).map_err(|_| format!("worker {worker} does not answer"))
+}
