@@ -22,7 +22,7 @@ use crate::shared::queue::Wakers;
 use crate::stats::Stats;
 use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select_biased};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
@@ -180,6 +180,8 @@ struct Running {
     workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
+    hub: Arc<Hub>,
+    shutdown_delay: Duration,
     shutdown_timeout: Duration,
     _resolver: Resolver,
 }
@@ -220,7 +222,7 @@ impl Running {
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
         let check = Box::new(move |targets| checker.check(targets));
-        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, check);
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, check);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -247,6 +249,8 @@ impl Running {
             workers: threads,
             control,
             stats,
+            hub,
+            shutdown_delay: global.shutdown_delay,
             shutdown_timeout: global.shutdown_timeout,
             _resolver: resolver,
         })
@@ -268,18 +272,18 @@ impl Running {
         let exit = loop {
             select_biased! {
                 recv(told) -> signal => match signal {
-                    Ok(SIGTERM | SIGINT) => break Exit::Done,
-                    Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
-                    Err(_) => break Exit::Done,
+                    Ok(SIGTERM | SIGINT) | Err(_) => break Exit::Done,
+                    Ok(signal) => heed(signal),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
                 recv(self.ended) -> worker => {
-                    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
-                    break Exit::Config;
+                    break broken(worker);
                 }
             }
         };
-        let exit = self.drain(exit, &told);
+        self.hub.depart();
+        let (exit, at_once) = if exit == Exit::Done { self.delay(&told) } else { (exit, false) };
+        let exit = self.drain(exit, at_once, &told);
         handle.close();
         exit
     }
@@ -292,25 +296,55 @@ impl Running {
         }
     }
 
-    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
-    fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
-        log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
-        self.order_all(|| WorkerMail::Drain);
+    /// Goes on for shutdown_delay, in which /lb/health tells that nobody should be sent here any more. How it ends, and
+    /// whether at once.
+    fn delay(&self, told: &Receiver<i32>) -> (Exit, bool) {
+        if !self.shutdown_delay.is_zero() {
+            log::info!(
+                "/lb/health says so from now on; draining in {:?}; a second signal ends at once",
+                self.shutdown_delay
+            );
+        }
+        let until = Instant::now() + self.shutdown_delay;
+        loop {
+            select_biased! {
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) => return (Exit::Done, true),
+                    Ok(signal) => heed(signal),
+                    Err(_) => return (Exit::Done, false),
+                },
+                recv(self.ended) -> worker => return (broken(worker), false),
+                default(until.saturating_duration_since(Instant::now())) => return (Exit::Done, false),
+            }
+        }
+    }
+
+    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, and so does this when it is told to.
+    fn drain(self, exit: Exit, at_once: bool, told: &Receiver<i32>) -> Exit {
+        if at_once {
+            log::warn!("ended at once by a second signal");
+            self.order_all(|| WorkerMail::Cut);
+        } else {
+            log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
+            self.order_all(|| WorkerMail::Drain);
+        }
         let until = Instant::now() + self.shutdown_timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
         // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
         let mut left = self.workers.len() - usize::from(exit != Exit::Done);
-        let mut cut_until = None;
+        let mut cut_until = at_once.then(|| Instant::now() + CUT);
         while left > 0 {
             select_biased! {
-                recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
-                    if cut_until.is_some() {
-                        return exit;
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) if cut_until.is_some() => return exit,
+                    Ok(SIGTERM | SIGINT) => {
+                        log::warn!("ended at once by a second signal");
+                        // Not by leaving it to the kernel, which would end every connection as if it were whole.
+                        cut_until = Some(Instant::now() + CUT);
+                        self.order_all(|| WorkerMail::Cut);
                     }
-                    log::warn!("ended at once by a second signal");
-                    // Not by leaving it to the kernel, which would end every connection as if it were whole.
-                    cut_until = Some(Instant::now() + CUT);
-                    self.order_all(|| WorkerMail::Cut);
+                    Ok(signal) => heed(signal),
+                    Err(_) => return exit,
                 },
                 recv(self.ended) -> _ => left -= 1,
                 default(cut_until.unwrap_or(until).saturating_duration_since(Instant::now())) => {
@@ -341,6 +375,17 @@ impl Drop for Last {
     fn drop(&mut self) {
         let _ = self.1.try_send(self.0);
     }
+}
+
+/// What is done for a signal that does not end the process.
+fn heed(signal: i32) {
+    log::warn!("{} is not supported yet; nothing is changed", signal_name(signal));
+}
+
+/// A worker has ended by itself.
+fn broken(worker: Result<WorkerId, RecvError>) -> Exit {
+    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
+    Exit::Config
 }
 
 fn signal_name(signal: i32) -> &'static str {

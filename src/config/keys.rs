@@ -318,7 +318,7 @@ static GLOBAL: Section = Section {
         later("access_log_format"),
         key("max_connections", COUNT, "0"),
         key("shutdown_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"30s\""),
-        later("shutdown_delay"),
+        key("shutdown_delay", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
         later("user"),
         later("group"),
         key("cpu_affinity", Takes::Boolean, "false"),

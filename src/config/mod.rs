@@ -133,6 +133,8 @@ pub struct Global {
     pub max_connections: u32,
     /// How long a drain may last.
     pub shutdown_timeout: Duration,
+    /// How long everything goes on before that while `/lb/health` says that we leave.
+    pub shutdown_delay: Duration,
     /// Pin worker i to core i.
     pub cpu_affinity: bool,
     /// How long a worker polls before it blocks.
@@ -148,6 +150,7 @@ impl Default for Global {
             log_file_at: None,
             max_connections: 0,
             shutdown_timeout: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
             cpu_affinity: false,
             spin: Duration::ZERO,
         }

@@ -92,6 +92,7 @@ fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
         log_file: log_file.map(|path| path.value.into()),
         max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
         shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
+        shutdown_delay: r.duration(t, "shutdown_delay").unwrap_or(usual.shutdown_delay),
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
         spin: r.duration(t, "spin").unwrap_or(usual.spin),
     }

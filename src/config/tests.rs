@@ -365,6 +365,7 @@ log_level = 'trace'
 log_file = '/var/log/l4lb.log'
 max_connections = 1000
 shutdown_timeout = '0s'
+shutdown_delay = '1500ms'
 cpu_affinity = true
 spin = '50us'
 [[listener]]
@@ -403,6 +404,7 @@ backend = [
         log_file_at: Some(Spot { file: "t".into(), line: 6, column: 12, key: "global.log_file".to_owned() }),
         max_connections: 1000,
         shutdown_timeout: Duration::ZERO,
+        shutdown_delay: Duration::from_millis(1500),
         cpu_affinity: true,
         spin: Duration::from_micros(50),
     };

@@ -75,13 +75,13 @@ fn run(hub: &Hub, posts: &[WorkerPost<PlainStream>], clock: Clock, questions: &R
     for first in questions {
         // What many ask at once is rendered once, and held once: an answer may be long, and its readers slow.
         let batch: Vec<Due> = std::iter::once(first).chain(questions.try_iter().take(BOX)).collect();
-        let (snapshot, now) = (hub.current(), clock.now());
+        let (snapshot, now, departs) = (hub.current(), clock.now(), hub.departs());
         let mut said: Vec<(Question, Answer)> = Vec::new();
         for Due { worker, session, question } in batch {
             let answer = match said.iter().find(|(asked, _)| *asked == question) {
                 Some((_, answer)) => answer.clone(),
                 None => {
-                    let answer = render::answer(&question, &snapshot, now);
+                    let answer = render::answer(&question, &snapshot, now, departs);
                     said.push((question, answer.clone()));
                     answer
                 }

@@ -13,6 +13,7 @@ mod admin;
 mod backpressure;
 mod bulk;
 mod choosing;
+mod drain;
 mod ends;
 mod exits;
 mod http_backends;
