@@ -6,6 +6,7 @@ mod limits;
 mod logging;
 mod store;
 
+use crate::app::logging::Log;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
@@ -110,12 +111,12 @@ pub fn run(config: Config, options: Options) -> Exit {
             return Exit::Config;
         }
     };
-    let exit = serve(config, options);
+    let exit = serve(config, options, &log);
     log.finish();
     exit
 }
 
-fn serve(config: Config, options: Options) -> Exit {
+fn serve(config: Config, options: Options, log: &Log) -> Exit {
     warn_of_admin(&config);
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
@@ -151,7 +152,7 @@ fn serve(config: Config, options: Options) -> Exit {
     if let Some(ready) = options.ready {
         ready(&bound);
     }
-    running.until_told(options.stop.unwrap_or_default(), signals)
+    running.until_told(options.stop.unwrap_or_default(), signals, log)
 }
 
 /// What is no error of a configuration, and hardly what was meant.
@@ -256,7 +257,7 @@ impl Running {
         })
     }
 
-    fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
+    fn until_told(self, stop: Stop, mut signals: Signals, log: &Log) -> Exit {
         let (tell, told) = bounded(4);
         let handle = signals.handle();
         let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
@@ -273,7 +274,7 @@ impl Running {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) | Err(_) => break Exit::Done,
-                    Ok(signal) => heed(signal),
+                    Ok(signal) => heed(signal, log),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
                 recv(self.ended) -> worker => {
@@ -282,8 +283,8 @@ impl Running {
             }
         };
         self.hub.depart();
-        let (exit, at_once) = if exit == Exit::Done { self.delay(&told) } else { (exit, false) };
-        let exit = self.drain(exit, at_once, &told);
+        let (exit, at_once) = if exit == Exit::Done { self.delay(&told, log) } else { (exit, false) };
+        let exit = self.drain(exit, at_once, &told, log);
         handle.close();
         exit
     }
@@ -298,7 +299,7 @@ impl Running {
 
     /// Goes on for shutdown_delay, in which /lb/health tells that nobody should be sent here any more. How it ends, and
     /// whether at once.
-    fn delay(&self, told: &Receiver<i32>) -> (Exit, bool) {
+    fn delay(&self, told: &Receiver<i32>, log: &Log) -> (Exit, bool) {
         if !self.shutdown_delay.is_zero() {
             log::info!(
                 "/lb/health says so from now on; draining in {:?}; a second signal ends at once",
@@ -310,7 +311,7 @@ impl Running {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) => return (Exit::Done, true),
-                    Ok(signal) => heed(signal),
+                    Ok(signal) => heed(signal, log),
                     Err(_) => return (Exit::Done, false),
                 },
                 recv(self.ended) -> worker => return (broken(worker), false),
@@ -320,7 +321,7 @@ impl Running {
     }
 
     /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, and so does this when it is told to.
-    fn drain(self, exit: Exit, at_once: bool, told: &Receiver<i32>) -> Exit {
+    fn drain(self, exit: Exit, at_once: bool, told: &Receiver<i32>, log: &Log) -> Exit {
         if at_once {
             log::warn!("ended at once by a second signal");
             self.order_all(|| WorkerMail::Cut);
@@ -343,7 +344,7 @@ impl Running {
                         cut_until = Some(Instant::now() + CUT);
                         self.order_all(|| WorkerMail::Cut);
                     }
-                    Ok(signal) => heed(signal),
+                    Ok(signal) => heed(signal, log),
                     Err(_) => return exit,
                 },
                 recv(self.ended) -> _ => left -= 1,
@@ -378,8 +379,11 @@ impl Drop for Last {
 }
 
 /// What is done for a signal that does not end the process.
-fn heed(signal: i32) {
-    log::warn!("{} is not supported yet; nothing is changed", signal_name(signal));
+fn heed(signal: i32, log: &Log) {
+    match signal {
+        SIGUSR1 => log.reopen(),
+        _ => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
+    }
 }
 
 /// A worker has ended by itself.
@@ -391,7 +395,6 @@ fn broken(worker: Result<WorkerId, RecvError>) -> Exit {
 fn signal_name(signal: i32) -> &'static str {
     match signal {
         SIGHUP => "SIGHUP (reload)",
-        SIGUSR1 => "SIGUSR1 (reopen logs)",
         SIGUSR2 => "SIGUSR2 (upgrade)",
         _ => "this signal",
     }

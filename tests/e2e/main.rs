@@ -29,6 +29,7 @@ mod http_timeouts;
 mod http_upgrade;
 mod life;
 mod limits;
+mod logs;
 mod names;
 mod picking;
 mod programs;

@@ -201,6 +201,16 @@ impl L4lb {
         Self::launch(command, Some(dir), complete)
     }
 
+    /// Starts `command` with `-c` and a file of this text, which sends the log elsewhere: waits for nothing, and knows no
+    /// address.
+    pub fn start_unheard(mut command: Command, toml: &str) -> L4lb {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("lb.toml");
+        std::fs::write(&file, toml).expect("the file can be written");
+        command.arg("-c").arg(&file);
+        Self::launch(command, Some(dir), |_| true).expect("nothing is waited for")
+    }
+
     /// Starts `command` as it is, and waits until a listener has told its address.
     ///
     /// # Errors
