@@ -4,6 +4,7 @@
 
 mod limits;
 mod logging;
+pub mod state_file;
 mod store;
 
 use crate::app::logging::Log;
