@@ -1,12 +1,14 @@
 //! The log: a bounded channel and a thread that writes. A line that finds the channel full is dropped and counted, so
 //! that nobody who logs ever waits for a disk or a terminal.
 
+use crate::app::account::Account;
 use crate::config::{Global, Spot};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,15 +33,15 @@ pub(super) struct Log {
     _writer: Option<JoinHandle<()>>,
 }
 
-/// Begins to log as `global` says.
+/// Begins to log as `global` says. A file that is made for it belongs to `account`.
 ///
 /// # Errors
 /// The log file cannot be opened: a text that names it, and the place in the configuration that does.
-pub(super) fn start(global: &Global, debug: bool) -> Result<Log, String> {
+pub(super) fn start(global: &Global, debug: bool, account: Option<&Account>) -> Result<Log, String> {
     let out = match &global.log_file {
         None => Out::Stderr,
         Some(path) => {
-            let file = open(path).map_err(|error| {
+            let file = first(path, account).map_err(|error| {
                 let at = global.log_file_at.as_ref().map_or_else(|| "l4lb: global.log_file".to_owned(), Spot::to_string);
                 let path = path.display();
                 format!("{at}: {path} cannot be opened: {error}; create its directory and allow writing to it, or change log_file")
@@ -139,6 +141,20 @@ impl Out {
                 path.display()
             ),
         }
+    }
+}
+
+/// As [`open`] does; a file that was not there is given to who will write it. Never one that was: it may be anything.
+fn first(path: &Path, account: Option<&Account>) -> io::Result<File> {
+    let Some((user, group)) = account.map(Account::owner) else { return open(path) };
+    match OpenOptions::new().create_new(true).append(true).open(path) {
+        Ok(file) => {
+            // Who may not give it away is not root, and cannot become another user either, which is told then.
+            let _ = fchown(&file, user, Some(group));
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(path),
+        Err(error) => Err(error),
     }
 }
 

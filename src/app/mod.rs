@@ -2,11 +2,13 @@
 //!
 //! `app` alone knows every room; it decides nothing about a connection.
 
+mod account;
 mod limits;
 mod logging;
 pub mod state_file;
 mod store;
 
+pub use crate::app::account::Account;
 use crate::app::logging::Log;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
@@ -105,19 +107,26 @@ impl Stop {
 
 /// Starts everything and serves until told to stop. Says on the log why it cannot start.
 pub fn run(config: Config, options: Options) -> Exit {
-    let log = match logging::start(&config.global, options.debug) {
+    let account = match Account::of(&config.global) {
+        Ok(account) => account,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Config;
+        }
+    };
+    let log = match logging::start(&config.global, options.debug, account.as_ref()) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("{error}");
             return Exit::Config;
         }
     };
-    let exit = serve(config, options, &log);
+    let exit = serve(config, options, account, &log);
     log.finish();
     exit
 }
 
-fn serve(config: Config, options: Options, log: &Log) -> Exit {
+fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) -> Exit {
     warn_of_admin(&config);
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
@@ -136,6 +145,10 @@ fn serve(config: Config, options: Options, log: &Log) -> Exit {
             return Exit::Bind;
         }
     };
+    if let Some(Err(error)) = account.map(|account| account.take_on(account::needs_low_ports(&config))) {
+        log::error!("{error}");
+        return Exit::Config;
+    }
     let bound = sockets.bound.clone();
     let running = match Running::start(config, sockets, workers) {
         Ok(running) => running,

@@ -100,6 +100,10 @@ pub enum Takes {
     Pool,
     /// The path of a file.
     Path,
+    /// The name of a user of the system.
+    User,
+    /// The name of a group of the system.
+    Group,
     /// A TCP congestion control algorithm (tcp(7), `TCP_CONGESTION`).
     CongestionControl,
     /// Where to listen: an address or an array of them.
@@ -188,6 +192,8 @@ impl fmt::Display for Takes {
             Takes::Name => f.write_str("a name in quotes"),
             Takes::Pool => f.write_str("the name of a [[pool]] in quotes"),
             Takes::Path => f.write_str("a path in quotes"),
+            Takes::User => f.write_str("the name of a user in quotes"),
+            Takes::Group => f.write_str("the name of a group in quotes"),
             Takes::CongestionControl => f.write_str("an algorithm in quotes, such as \"cubic\""),
             Takes::Binds => f.write_str("an address such as \"0.0.0.0:8080\", or an array of them"),
             Takes::Bind => f.write_str("an address such as \"127.0.0.1:8081\""),
@@ -319,8 +325,8 @@ static GLOBAL: Section = Section {
         key("max_connections", COUNT, "0"),
         key("shutdown_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"30s\""),
         key("shutdown_delay", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
-        later("user"),
-        later("group"),
+        otherwise("user", Takes::User, "the one that starts it"),
+        otherwise("group", Takes::Group, "the group of user"),
         key("cpu_affinity", Takes::Boolean, "false"),
         key("spin", Takes::Duration(Duration::ZERO..=LONGEST_SPIN), "\"0us\""),
     ],

@@ -135,6 +135,14 @@ pub struct Global {
     pub shutdown_timeout: Duration,
     /// How long everything goes on before that while `/lb/health` says that we leave.
     pub shutdown_delay: Duration,
+    /// The user to change to once everything is bound; `None` stays the one that started us.
+    pub user: Option<String>,
+    /// Where the file says so, for the error when there is none of that name.
+    pub user_at: Option<Spot>,
+    /// The group to change to; `None` means that of the user.
+    pub group: Option<String>,
+    /// Where the file says so.
+    pub group_at: Option<Spot>,
     /// Pin worker i to core i.
     pub cpu_affinity: bool,
     /// How long a worker polls before it blocks.
@@ -151,6 +159,10 @@ impl Default for Global {
             max_connections: 0,
             shutdown_timeout: Duration::from_secs(30),
             shutdown_delay: Duration::ZERO,
+            user: None,
+            user_at: None,
+            group: None,
+            group_at: None,
             cpu_affinity: false,
             spin: Duration::ZERO,
         }

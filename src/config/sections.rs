@@ -85,6 +85,7 @@ pub(super) fn read(r: &mut Reader<'_>, top: &Open<'_>) -> Draft {
 fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
     let usual = Global::default();
     let log_file = r.text(t, "log_file");
+    let (user, group) = (r.text(t, "user"), r.text(t, "group"));
     Global {
         workers: r.integer(t, "workers").unwrap_or(usual.workers),
         log_level: r.choice(t, "log_level").and_then(|word| word.parse().ok()).unwrap_or(usual.log_level),
@@ -93,6 +94,10 @@ fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
         max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
         shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
         shutdown_delay: r.duration(t, "shutdown_delay").unwrap_or(usual.shutdown_delay),
+        user_at: user.as_ref().map(|name| r.spot(name.at, name.place.clone())),
+        user: user.map(|name| name.value),
+        group_at: group.as_ref().map(|name| r.spot(name.at, name.place.clone())),
+        group: group.map(|name| name.value),
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
         spin: r.duration(t, "spin").unwrap_or(usual.spin),
     }
