@@ -44,9 +44,13 @@ enum Lock {
     Gone,
 }
 
-/// What was found in place of the file at the start.
+/// What was found in place of the file at the start, and the right to write it.
 #[derive(Debug)]
-pub struct Found(io::Result<Option<Vec<u8>>>);
+pub struct Found {
+    path: PathBuf,
+    bytes: io::Result<Option<Vec<u8>>>,
+    lock: io::Result<Lock>,
+}
 
 /// Why a file cannot be used. Displays as `PATH: what; fix`.
 #[derive(Debug, thiserror::Error)]
@@ -86,55 +90,64 @@ pub enum Start {
     Successor,
 }
 
-/// Reads the file at `path`, as whoever the process is now: its owner may be another one than the user to change to.
-pub fn look(path: &Path) -> Found {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // Not waiting for a writer, if it should be a pipe.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        if file.metadata()?.is_file() && file.take(LARGEST + 1).read_to_end(&mut bytes)? as u64 > LARGEST {
-            return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
-        }
-        Ok(bytes)
+/// Locks and reads the file at `path`, as whoever the process is now: both may be another user's than the one to change to.
+/// What is wrong is told by [`StateFile::open`].
+pub fn look(path: &Path, start: Start) -> Found {
+    // What is linked to is replaced, not the link; and the directory is known from here on, wherever we go.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let lock = match start {
+        // Told by `open`; nothing is put beside it.
+        _ if is_something_else(&path) => Err(io::ErrorKind::InvalidInput.into()),
+        Start::Alone => lock(&path).map(Lock::Held),
+        Start::Successor => Ok(Lock::Later),
     };
-    Found(match read() {
+    let bytes = match read(&path) {
+        _ if start == Start::Successor => Ok(None),
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    })
+    };
+    Found { path, bytes, lock }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Not waiting for a writer, if it should be a pipe.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() && file.take(LARGEST + 1).read_to_end(&mut bytes)? as u64 > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+    }
+    Ok(bytes)
 }
 
 impl StateFile {
-    /// Takes over the file at `path`, in which `found` was, and gives what `read` makes of that; the default of it when
-    /// there is none. What cannot be read, or what `read` refuses, is moved to `NAME.broken`, in place of an older one,
+    /// Takes over the file of `found`, from now on as whoever the process is now, and gives what `read` makes of what is in
+    /// it; the default when there is none. What cannot be read, or what `read` refuses, is moved to `NAME.broken`, in place of an older one,
     /// and logged; then the default is given, too.
     ///
     /// # Errors
     /// When what is written later would be lost: see [`Unusable`].
     pub fn open<T: Default>(
-        path: &Path,
         found: Found,
-        start: Start,
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<(StateFile, T), Unusable> {
-        // What is linked to is replaced, not the link; and the directory is known from here on, wherever we go.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if fs::metadata(&path).is_ok_and(|about| !about.is_file()) {
+        let Found { path, bytes, lock } = found;
+        if is_something_else(&path) {
             return Err(Unusable::NoFile(path));
         }
         let tmp = beside(&path, "tmp");
-        let probe = make(&tmp).and_then(|_| fs::remove_file(&tmp));
-        probe.map_err(|why| Unusable::NotWritable { path: tmp, why })?;
-        let lock = match start {
-            Start::Successor => Lock::Later,
-            Start::Alone => match lock(&path) {
-                Ok(held) => Lock::Held(held),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Unusable::InUse(path)),
-                Err(why) => return Err(Unusable::NotWritable { path: beside(&path, "lock"), why }),
-            },
+        // Whoever has the lock may be about to use that name.
+        let probe = match &lock {
+            Ok(Lock::Held(_)) => make(&tmp).and_then(|_| fs::remove_file(&tmp)),
+            _ => Ok(()),
         };
-        let read = match found.0 {
-            _ if start == Start::Successor => Ok(T::default()),
+        probe.map_err(|why| Unusable::NotWritable { path: tmp, why })?;
+        let lock = match lock {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Unusable::InUse(path)),
+            Err(why) => return Err(Unusable::NotWritable { path: beside(&path, "lock"), why }),
+        };
+        let read = match bytes {
             Ok(None) => Ok(T::default()),
             Ok(Some(bytes)) => read(&bytes),
             Err(error) => Err(error.to_string()),
@@ -178,6 +191,11 @@ impl StateFile {
     pub fn leave(&self) {
         *self.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Lock::Gone;
     }
+}
+
+/// True when the name is that of a directory, a device or the like.
+fn is_something_else(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|about| !about.is_file())
 }
 
 /// The same name with something behind it.

@@ -18,7 +18,7 @@ fn read(bytes: &[u8]) -> Result<Value, String> {
 }
 
 fn open(path: &Path) -> Result<(StateFile, Value), Unusable> {
-    StateFile::open(path, look(path), Start::Alone, read)
+    StateFile::open(look(path, Start::Alone), read)
 }
 
 fn folder() -> (TempDir, PathBuf) {
@@ -108,6 +108,7 @@ fn a_place_where_nothing_can_be_kept_is_refused() {
     assert!(missing.contains("No such file") && missing.contains("create its directory"), "{missing}");
     assert!(told(dir.path()).contains("is not a regular file"));
     assert!(dir.path().exists(), "a directory is not moved aside");
+    assert!(!beside(dir.path(), "lock").exists(), "and nothing is put beside it");
     fs::write(beside(dir.path(), "x"), "").unwrap();
     let below = told(&beside(dir.path(), "x").join("state.json"));
     fs::remove_file(beside(dir.path(), "x")).unwrap();
@@ -121,10 +122,12 @@ fn two_processes_do_not_write_one_file() {
     let (_dir, path) = folder();
     let (first, _) = open(&path).unwrap();
     first.write(&bytes(1)).unwrap();
+    fs::write(beside(&path, "tmp"), "the first one is writing").unwrap();
     let told = open(&path).unwrap_err().to_string();
+    assert!(beside(&path, "tmp").exists(), "it is left alone");
     assert!(told.contains("is in use by another process"), "{told}");
     // The one way: a successor, which gets it when it is left.
-    let (next, value) = StateFile::open(&path, look(&path), Start::Successor, read).unwrap();
+    let (next, value) = StateFile::open(look(&path, Start::Successor), read).unwrap();
     assert_eq!(value, Value(0), "it does not read what its predecessor may still write");
     assert!(next.write(&bytes(2)).unwrap_err().to_string().contains("still has"), "not yet");
     first.write(&bytes(3)).unwrap();
