@@ -67,8 +67,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         if backends.iter().any(|other| other.address.canonical() == address.canonical()) {
             return Err(format!("--backend {typed} is given twice; leave one out"));
         }
-        let id = typed.clone();
-        backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
+        backends.push(Backend::new(typed, address));
     }
     let serves = if protocol == config::Protocol::Http { Serves::Both } else { Serves::Traffic };
     let listener = Listener { binds: vec![bind], pool: Some(0), serves, ..Listener::new(NAME, protocol) };

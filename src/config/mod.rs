@@ -40,7 +40,7 @@ use crate::base::secret::Secret;
 pub use address::{Address, AddressError};
 pub use duration::read as read_duration;
 pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
-pub use health::{CheckKind, CircuitBreaker, HealthCheck, TcpOnDown};
+pub use health::{CheckKind, CheckUrl, CircuitBreaker, HealthCheck, TcpOnDown};
 pub use host::{HostError, HostMatch};
 pub use http::{Http, Route};
 pub use network::NetworkError;
@@ -447,4 +447,39 @@ pub struct Backend {
     pub backup: bool,
     /// Takes no new work.
     pub disabled: bool,
+    /// Takes no new sessions; those that are open, and those that belong to it, go on. Never of a file.
+    pub draining: bool,
+    /// On its way out: it takes nothing new, and is gone with its last connection or when drain_timeout is over. Never of a
+    /// file.
+    pub leaving: bool,
+    /// Where it is checked, in place of what its pool says. Never of a file.
+    pub check: Option<CheckUrl>,
+}
+
+impl Backend {
+    /// A backend with every default.
+    pub fn new(id: impl Into<String>, address: Address) -> Self {
+        Backend {
+            id: id.into(),
+            address,
+            weight: 1,
+            max_connections: 0,
+            backup: false,
+            disabled: false,
+            draining: false,
+            leaving: false,
+            check: None,
+        }
+    }
+
+    /// What is wrong with `id` as an id: it is a part of paths of the admin API, some of which are taken.
+    pub fn fault_of_id(id: &str) -> Option<&'static str> {
+        match id {
+            "" => Some("it is empty"),
+            "add" | "register" | "." | ".." => Some("that word has another meaning in the paths of the admin API"),
+            _ if id.contains('/') => Some("there is a \"/\" in it"),
+            _ if id.chars().any(char::is_control) => Some("there is a control character in it"),
+            _ => None,
+        }
+    }
 }

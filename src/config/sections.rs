@@ -282,14 +282,14 @@ fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {
         let address = address.as_ref()?;
         Some(Noted { value: typed?, at: address.at, place: address.place.clone() })
     });
+    // Any other address does where none could be read: then there is an error, and no Config.
+    let place = address.as_ref().map_or(Address::Name { host: String::new(), port: 0 }, |a| a.value.clone());
     let backend = Backend {
-        id: id.as_ref().map(|id| id.value.clone()).unwrap_or_default(),
-        // Any other address does where none could be read: then there is an error, and no Config.
-        address: address.as_ref().map_or(Address::Name { host: String::new(), port: 0 }, |a| a.value.clone()),
         weight: r.integer(t, "weight").unwrap_or(1),
         max_connections: r.integer(t, "max_connections").unwrap_or(0),
         backup: r.boolean(t, "backup").unwrap_or(false),
         disabled: r.boolean(t, "disabled").unwrap_or(false),
+        ..Backend::new(id.as_ref().map(|id| id.value.clone()).unwrap_or_default(), place)
     };
     (backend, BackendDraft { address, id, named })
 }

@@ -156,14 +156,7 @@ fn the_least_takes_every_default() {
                 initially_up: true,
             },
             circuit_breaker: None,
-            backends: vec![Backend {
-                id: "127.0.0.1:8001".to_owned(),
-                address,
-                weight: 1,
-                max_connections: 0,
-                backup: false,
-                disabled: false,
-            }],
+            backends: vec![Backend::new("127.0.0.1:8001", address)],
         }],
     };
     assert_eq!(config, expected);
@@ -435,21 +428,13 @@ backend = [
         health_check: HealthCheck::none(),
         backends: vec![
             Backend {
-                id: "one".to_owned(),
-                address: Address::Name { host: "db.example".to_owned(), port: 5432 },
                 weight: 256,
                 max_connections: 7,
                 backup: true,
                 disabled: true,
+                ..Backend::new("one", Address::Name { host: "db.example".to_owned(), port: 5432 })
             },
-            Backend {
-                id: "[::1]:5432".to_owned(),
-                address: "[::1]:5432".parse().expect("an address"),
-                weight: 0,
-                max_connections: 0,
-                backup: false,
-                disabled: false,
-            },
+            Backend { weight: 0, ..Backend::new("[::1]:5432", "[::1]:5432".parse().expect("an address")) },
         ],
         ..Pool::new("")
     };

@@ -4,7 +4,7 @@
 //! system chose, and addresses that the machine has got since.
 
 use crate::base::machine::arrives;
-use crate::config::{Config, Transport};
+use crate::config::{Address, Config, Transport};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -72,6 +72,19 @@ impl Loops {
             let only_v6 = binds.clone().any(|(_, bind)| bind.is_ipv4());
             binds.clone().any(|(_, bind)| arrives(to.ip(), bind.ip(), only_v6, &self.own))
         })
+    }
+
+    /// Which listener takes what pool `pool` sends to `address`; a pool that nobody uses yet may be used over either transport.
+    pub(super) fn leads_back(&self, pool: usize, address: &Address) -> Option<SocketAddr> {
+        let carried = self.carried.get(pool).map_or(&[][..], Vec::as_slice);
+        let binds = || {
+            self.listening
+                .iter()
+                .filter(|(by, bind)| (carried.is_empty() || carried.contains(by)) && bind.port() == address.port())
+        };
+        let only_v6 = binds().any(|(_, bind)| bind.is_ipv4());
+        let takes = |bind: &SocketAddr| address.reaches(&Address::Ip(*bind), only_v6, &self.own);
+        binds().map(|(_, bind)| *bind).find(takes)
     }
 
     /// The snapshot is built: tells what was found in it and not in the one before.

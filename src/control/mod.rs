@@ -4,18 +4,28 @@
 
 mod answers;
 mod checks;
+mod desk;
+mod expiry;
+mod inforce;
 mod loops;
+mod overlay;
 mod plan;
 mod render;
+mod writes;
 
+pub use desk::{Keep, Sources};
+pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
 
 use crate::base::time::{Clock, Tick};
-use crate::control::answers::{Answers, Due};
+use crate::control::answers::{About, Answers, Due};
+use crate::control::desk::{Desk, To};
+use crate::control::writes::World;
 use crate::link::plain::PlainStream;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerPost};
+use crate::shared::order::Order;
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -55,6 +65,8 @@ pub struct Control {
     old: VecDeque<(u64, Arc<Snapshot>)>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
+    /// What the admin API changes, and who waits for that.
+    desk: Desk,
     /// Renders what is asked; `None` where its thread could not be started.
     answers: Option<Answers>,
 }
@@ -71,7 +83,14 @@ impl Control {
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
-        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None, answers }
+        let desk = Desk::new(Sources::new(plan.config().clone()), clock.now());
+        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None, desk, answers }
+    }
+
+    /// The same where the configuration of the plan is made of `sources`.
+    pub fn over(self, sources: Sources) -> Control {
+        let desk = Desk::new(sources, self.clock.now());
+        Control { desk, ..self }
     }
 
     /// Works until it is told to stop.
@@ -79,7 +98,8 @@ impl Control {
         (self.check)(self.plan.targets(&self.hub.current()));
         loop {
             let wait = if self.old.is_empty() { LOOK } else { SOON };
-            match self.mailbox.recv_timeout(wait) {
+            let due = self.desk.next().map(|due| due.since(self.clock.now()).max(SOON));
+            match self.mailbox.recv_timeout(wait.min(due.unwrap_or(LOOK))) {
                 Ok(mail) => {
                     let mut changed = self.take(mail);
                     // What has piled up becomes one snapshot.
@@ -95,7 +115,11 @@ impl Control {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            if self.desk.expire(self.clock.now()) {
+                self.publish(Change::Backends);
+            }
             self.free();
+            self.answer();
             self.watch();
         }
     }
@@ -103,13 +127,20 @@ impl Control {
     /// What it changes; `None` to stop.
     fn take(&mut self, mail: ControlMail) -> Option<Change> {
         match mail {
-            ControlMail::Resolved { host, port, addresses } => match self.plan.resolved(host, port, addresses) {
-                true => Some(Change::Backends),
-                false => Some(Change::Nothing),
-            },
+            ControlMail::Resolved { host, port, addresses } => {
+                self.desk.resolved(&host, port);
+                match self.plan.resolved(host, port, addresses) {
+                    true => Some(Change::Backends),
+                    false => Some(Change::Nothing),
+                }
+            }
             ControlMail::Health => Some(Change::Health),
-            ControlMail::Ask { worker, session, question } => {
-                let due = Due { worker, session, question };
+            ControlMail::Order { worker, session, order } => Some(self.order(To { worker, session }, &order)),
+            ControlMail::Ask { worker, session, question, unless } => {
+                let state = self.desk.state();
+                let (config, overlay, edition) = (state.config.clone(), state.overlay.clone(), state.edition);
+                let about = About { config, overlay, edition, problem: self.desk.problem().map(str::to_owned) };
+                let due = Due { worker, session, question, unless, about };
                 match &self.answers {
                     Some(answers) => answers.ask(due),
                     None => answers::refuse(&self.posts, &due),
@@ -120,7 +151,30 @@ impl Control {
         }
     }
 
+    /// A write of the admin API.
+    fn order(&mut self, to: To, order: &Order) -> Change {
+        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.state().config.clone());
+        let world = World {
+            own: &|pool, address| plan.own_listener(pool, address),
+            leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
+        };
+        match self.desk.take(to, order, &world, |address| plan.resolves(address), self.clock.now()) {
+            true => Change::Backends,
+            false => Change::Nothing,
+        }
+    }
+
+    /// Answers those whose change is seen by all.
+    fn answer(&mut self) {
+        self.desk.published(self.hub.current().generation);
+        self.desk.answer(&self.hub, &self.posts, self.clock.now());
+    }
+
     fn publish(&mut self, change: Change) {
+        if let Some(config) = self.desk.commit(self.clock.now()) {
+            self.plan.adopt(config);
+            self.plan.number(self.desk.state().edition);
+        }
         let next = self.plan.build();
         if change == Change::Backends {
             (self.check)(self.plan.targets(&next));

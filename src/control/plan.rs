@@ -26,6 +26,7 @@ pub struct Plan {
     config: Config,
     admin: Arc<Rules>,
     generation: u64,
+    edition: u64,
     /// What names resolve to; one that is missing does not, or not yet.
     names: HashMap<(String, u16), Arc<[SocketAddr]>>,
     /// Live states, by pool and address as configured.
@@ -105,7 +106,7 @@ impl Plan {
         let admin = Arc::new(rules(&config.admin));
         let (names, states, pools, loops) = (HashMap::new(), HashMap::new(), HashMap::new(), Loops::new(&config));
         let wakers = Wakers::default();
-        Plan { config, admin, generation: 0, names, states, pools, limits, loops, workers, wakers }
+        Plan { config, admin, generation: 0, edition: 1, names, states, pools, limits, loops, workers, wakers }
     }
 
     /// The same with workers that are woken by `wakers` when a place comes free that one of their clients waits for.
@@ -119,6 +120,35 @@ impl Plan {
     pub fn listening(mut self, bound: Vec<(Transport, SocketAddr)>, machine: fn() -> Vec<IpAddr>) -> Plan {
         self.loops.listen(bound, machine);
         self
+    }
+
+    /// The configuration that the next snapshot is built from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The next snapshot is built from `config`. A stub: listeners and pools must be as they were.
+    pub fn adopt(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    /// The configuration of the next snapshot is the one of that number.
+    pub fn number(&mut self, edition: u64) {
+        self.edition = edition;
+    }
+
+    /// Whether it is known where `address` is.
+    pub fn resolves(&self, address: &Address) -> bool {
+        match address {
+            Address::Ip(_) => true,
+            Address::Name { host, port } => self.names.contains_key(&(host.clone(), *port)),
+        }
+    }
+
+    /// Which of our own listeners takes what pool `pool` sends to `address`, as far as one can tell before names are
+    /// resolved.
+    pub fn own_listener(&self, pool: usize, address: &Address) -> Option<SocketAddr> {
+        self.loops.leads_back(pool, address)
     }
 
     /// Takes note of what a name resolves to; nothing means that it does not. True when that is new, or the addresses of
@@ -149,7 +179,7 @@ impl Plan {
                     slot: built_backend.state.slot,
                     pool: built.name.clone(),
                     id: built_backend.id.clone(),
-                    addresses: built_backend.addresses.clone(),
+                    addresses: checks::checked_at(backend, &built_backend.addresses),
                     plan,
                     state: built_backend.state.clone(),
                 });
@@ -187,7 +217,8 @@ impl Plan {
         let closes = pools.iter().any(|pool| {
             pool.close_on_down && pool.backends.iter().any(|backend| backend.state.health() == Health::Down)
         });
-        Arc::new(Snapshot { generation: self.generation, admin: self.admin.clone(), listeners, pools, closes })
+        let (generation, edition) = (self.generation, self.edition);
+        Arc::new(Snapshot { generation, edition, admin: self.admin.clone(), listeners, pools, closes })
     }
 }
 
@@ -268,7 +299,7 @@ fn build_pool(
                 address: backend.address.to_string().into(),
                 weight: backend.weight,
                 disabled: backend.disabled,
-                checked: pool.health_check.kind != CheckKind::None,
+                checked: pool.health_check.kind != CheckKind::None || backend.check.is_some(),
                 addresses,
                 state,
             }

@@ -3,6 +3,9 @@
 //! Knows: what is in a snapshot. Must not touch: anything else; it is a function of that and the time.
 
 use crate::base::time::Tick;
+use crate::config::Config;
+use crate::control::answers::About;
+use crate::control::inforce;
 use crate::guard::BreakerState;
 use crate::shared::admin::{Answer, Question};
 use crate::shared::snapshot::{Backend, Listener, Pool, Protocol, Serves, Snapshot};
@@ -10,16 +13,18 @@ use crate::stats::Sum;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-/// Answers `question` as things stand `now`; `departs`: the process is to end.
-pub(super) fn answer(question: &Question, snapshot: &Snapshot, now: Tick, departs: bool) -> Answer {
+/// Answers `question` as things stand `now`; `about` is what the configuration is made of, and `departs` says that the
+/// process is to end.
+pub(super) fn answer(question: &Question, snapshot: &Snapshot, about: &About, now: Tick, departs: bool) -> Answer {
     match question {
+        Question::Config => inforce::config(about),
         Question::Health => health(snapshot, now, departs),
         Question::Stats => json(200, &stats(snapshot, now)),
         Question::Backends { pool } => backends(pool.as_deref(), snapshot, now),
     }
 }
 
-fn json(status: u16, value: &impl Serialize) -> Answer {
+pub(super) fn json(status: u16, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(mut body) => {
             body.push(b'\n');
@@ -99,7 +104,28 @@ fn backends(wanted: Option<&str>, snapshot: &Snapshot, now: Tick) -> Answer {
     let pools = snapshot.pools.iter().filter(|pool| wanted.is_none_or(|wanted| &*pool.name == wanted));
     let line = |pool, backend| backend_line(pool, backend, now);
     let lines: Vec<_> = pools.flat_map(|pool| pool.backends.iter().map(move |backend| line(pool, backend))).collect();
-    Answer { generation: Some(snapshot.generation), ..json(200, &lines) }
+    json(200, &lines).about(snapshot.edition)
+}
+
+/// The backend `id` of `pool`, as [`Question::Backends`] lists it.
+pub(super) fn backend(status: u16, snapshot: &Snapshot, pool: &str, id: &str, now: Tick) -> Answer {
+    let pool = snapshot.pools.iter().find(|known| &*known.name == pool);
+    let found = pool.and_then(|pool| Some((pool, pool.backends.iter().find(|backend| &*backend.id == id)?)));
+    match found {
+        Some((pool, backend)) => json(status, &backend_line(pool, backend, now)),
+        // Somebody has removed it since.
+        None => Answer::problem(409, "the change was made, and another one has removed the backend since"),
+    }
+}
+
+/// The backend `id` of `pool`, if it is on its way out: it is not in `config`, the configuration in force, any more.
+pub(super) fn leaving<'s>(snapshot: &'s Snapshot, config: &Config, pool: &str, id: &str) -> Option<&'s Backend> {
+    let stays = config.pools.iter().find(|known| known.name == pool)?;
+    if stays.backends.iter().any(|backend| backend.id == id) {
+        return None;
+    }
+    let pool = snapshot.pools.iter().find(|known| &*known.name == pool)?;
+    pool.backends.iter().find(|backend| &*backend.id == id)
 }
 
 fn backend_line<'a>(pool: &'a Pool, backend: &'a Backend, now: Tick) -> BackendLine<'a> {

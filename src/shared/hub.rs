@@ -187,6 +187,7 @@ mod tests {
     fn snapshot(generation: u64) -> Arc<Snapshot> {
         Arc::new(Snapshot {
             generation,
+            edition: 1,
             admin: Arc::default(),
             listeners: Vec::new(),
             pools: Vec::new(),

@@ -3,6 +3,7 @@
 use crate::base::ids::{ListenerId, SessionId, WorkerId};
 use crate::guard::Permit;
 use crate::shared::admin::{Answer, Question};
+use crate::shared::order::{Order, Tags};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
 use std::io;
@@ -70,6 +71,17 @@ pub enum ControlMail {
         session: SessionId,
         /// What is asked.
         question: Question,
+        /// What its client knows already.
+        unless: Option<Tags>,
+    },
+    /// A write of the admin API.
+    Order {
+        /// Whom to answer.
+        worker: WorkerId,
+        /// Which of its sessions.
+        session: SessionId,
+        /// What is to change.
+        order: Box<Order>,
     },
     /// Nothing more will be asked: end.
     Stop,

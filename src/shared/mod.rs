@@ -8,6 +8,7 @@ pub mod checks;
 pub mod choose;
 pub mod hub;
 pub mod mail;
+pub mod order;
 pub mod queue;
 pub mod snapshot;
 pub mod standing;

@@ -31,7 +31,7 @@ fn served(addr: SocketAddr, path: &str) -> Value {
 }
 
 /// Fails unless this is an error as RFC 9457 has it, with something to do about it.
-fn problem(why: &str, answer: &Message, status: u16) {
+pub fn problem(why: &str, answer: &Message, status: u16) {
     assert_eq!(answer.status(), status, "{why}: {}", answer.text());
     assert_eq!(answer.head.get("content-type"), Some("application/problem+json"), "{why}");
     let told = json(answer);

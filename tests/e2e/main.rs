@@ -47,3 +47,4 @@ mod udp_picking;
 mod udp_programs;
 mod udp_sessions;
 mod urgent;
+mod writes;

@@ -79,6 +79,7 @@ impl House {
         let fronts = vec![Front::new(ListenerId(0), net.listening()), Front::new(ListenerId(0), net.listening())];
         let snapshot = Snapshot {
             generation: 1,
+            edition: 1,
             admin: Arc::default(),
             listeners: vec![listener(0, None)],
             pools: vec![pool(addresses, udp)],

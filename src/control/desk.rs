@@ -1,0 +1,285 @@
+//! Writes of the admin API on their way: judged one after the other, kept, put in force together, and answered when every
+//! worker has seen that.
+//!
+//! Knows: the state of the configuration, and who waits for what. Must not touch: the plan; it is told what to adopt.
+//! Nothing here waits: who is to be answered later is looked after at each turn of control.
+
+use crate::base::ids::{SessionId, WorkerId};
+use crate::base::time::Tick;
+use crate::config::{Address, Config};
+use crate::control::expiry::Expiry;
+use crate::control::overlay::Overlay;
+use crate::control::render;
+use crate::control::writes::{Judged, Reply, State, World};
+use crate::link::plain::PlainStream;
+use crate::shared::admin::Answer;
+use crate::shared::hub::Hub;
+use crate::shared::mail::{WorkerMail, WorkerPost};
+use crate::shared::order::{Change, Order};
+use crate::shared::snapshot::Snapshot;
+use serde_json::json;
+use std::io;
+use std::time::Duration;
+
+/// How long workers may take to see what was changed, before that is told in place of the answer.
+const SEEN: Duration = Duration::from_secs(5);
+/// How long the address of a new backend may take to be resolved, before there is an answer without it.
+const NAMED: Duration = Duration::from_secs(2);
+
+/// Keeps what the API has changed, before it is answered: the bytes of an [`Overlay`].
+pub type Keep = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
+/// What the configuration in force is made of, and where what the admin API changes is kept.
+pub struct Sources {
+    state: State,
+    keep: Keep,
+    broken: Option<String>,
+}
+
+impl Sources {
+    /// `file` alone; what the API changes is kept nowhere.
+    pub fn new(file: Config) -> Sources {
+        let (state, _) = State::new(file, Overlay::default());
+        Sources { state, keep: Box::new(|_| Ok(())), broken: None }
+    }
+
+    /// The same with what the API has changed in an earlier life, kept from now on by `keep`. What of it has no place over
+    /// the file is dropped, and told on the log.
+    pub fn with(self, overlay: Overlay, keep: Keep) -> Sources {
+        let (state, dropped) = State::new(Config::clone(&self.state.file), overlay);
+        dropped.iter().for_each(|dropped| log::warn!("{dropped}"));
+        Sources { state, keep, ..self }
+    }
+
+    /// The same where what was kept could not be read: `/lb/config` tells that.
+    pub fn broken(self, why: String) -> Sources {
+        Sources { broken: Some(why), ..self }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.state.config
+    }
+}
+
+/// Whom to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct To {
+    pub(super) worker: WorkerId,
+    pub(super) session: SessionId,
+}
+
+/// Somebody who waits for an answer.
+struct Wait {
+    to: To,
+    reply: Result<Reply, Answer>,
+    /// What the configuration is then: its ETag.
+    edition: u64,
+    /// Which snapshot everybody must have seen; `None`: it is not there yet.
+    generation: Option<u64>,
+    /// What must be resolved first, for at most so long.
+    name: Option<(Address, Tick)>,
+    /// When patience ends.
+    until: Tick,
+    /// When waiting for a backend to be gone ends.
+    gone_until: Tick,
+}
+
+/// See the module.
+pub(super) struct Desk {
+    /// What is in force.
+    state: State,
+    /// The same after what was ordered since.
+    trial: State,
+    waits: Vec<Wait>,
+    expiry: Expiry,
+    keep: Keep,
+    broken: Option<String>,
+}
+
+impl Desk {
+    /// A desk over `sources`. Those that registered in an earlier life have their whole time from `now` on.
+    pub(super) fn new(sources: Sources, now: Tick) -> Desk {
+        let Sources { state, keep, broken } = sources;
+        let mut expiry = Expiry::default();
+        for (pool, id, ttl) in state.overlay.registrations() {
+            expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
+        }
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken }
+    }
+
+    /// What is in force.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Why what was kept could not be read at the start.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// Takes an order. True when it changes something. `resolves` says whether a name is known already.
+    pub(super) fn take(
+        &mut self,
+        to: To,
+        order: &Order,
+        world: &World<'_>,
+        resolves: impl Fn(&Address) -> bool,
+        now: Tick,
+    ) -> bool {
+        let (until, gone_until) = (now.after(SEEN), now.after(order.wait()));
+        let wait = |reply, edition| Wait { to, reply, edition, generation: None, name: None, until, gone_until };
+        match self.trial.judge(order, world) {
+            Ok(Judged { next, reply, renewed }) => {
+                if let Some((pool, id, ttl)) = renewed {
+                    self.expiry.renew((pool, id), ttl, now);
+                }
+                let changes = next.is_some();
+                self.trial = next.unwrap_or_else(|| self.trial.clone());
+                let mut wait = wait(Ok(reply), self.trial.edition);
+                if let (true, Some(address)) = (changes, address_of(&order.change))
+                    && !resolves(address)
+                {
+                    wait.until = wait.until.max(now.after(NAMED + SEEN));
+                    wait.name = Some((address.clone(), now.after(NAMED)));
+                }
+                self.waits.push(wait);
+                changes
+            }
+            Err(answer) => {
+                self.waits.push(wait(Err(answer), self.trial.edition));
+                false
+            }
+        }
+    }
+
+    /// Takes out registrations that are over. True when there were any.
+    pub(super) fn expire(&mut self, now: Tick) -> bool {
+        let mut any = false;
+        for (pool, id) in self.expiry.take(now) {
+            if let Some(next) = self.trial.expired(&pool, &id) {
+                log::info!("pool {pool}: backend {id} has not renewed its registration in time and drains");
+                self.trial = next;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Keeps what was ordered since the last time. The configuration that is to be put in force now, if there is one. What
+    /// cannot be kept is not changed either, and everybody who ordered it is told.
+    pub(super) fn commit(&mut self, now: Tick) -> Option<Config> {
+        if self.trial.edition == self.state.edition {
+            return None;
+        }
+        if self.trial.overlay != self.state.overlay
+            && let Err(error) = (self.keep)(&self.trial.overlay.to_bytes())
+        {
+            log::error!("what the admin API changes cannot be kept, so it is not changed: {error}");
+            let detail =
+                format!("state_file cannot be written, so nothing is changed: {error}; mend that and try again");
+            for wait in self.waits.iter_mut().filter(|wait| wait.generation.is_none() && wait.reply.is_ok()) {
+                wait.reply = Err(Answer::problem(500, &detail));
+                wait.edition = self.state.edition;
+            }
+            self.trial = self.state.clone();
+            for (pool, id, ttl) in self.state.overlay.registrations() {
+                // What was over and cannot be taken out is looked at again.
+                let name = (pool.to_owned(), id.to_owned());
+                if !self.expiry.knows(&name) {
+                    self.expiry.renew(name, ttl, now);
+                }
+            }
+            return None;
+        }
+        self.state = self.trial.clone();
+        let overlay = &self.state.overlay;
+        self.expiry.retain(|(pool, id)| overlay.registered(pool, id).is_some());
+        Some(Config::clone(&self.state.config))
+    }
+
+    /// A name has been resolved, or does not resolve.
+    pub(super) fn resolved(&mut self, host: &str, port: u16) {
+        for wait in &mut self.waits {
+            let is_it = |address: &Address| matches!(address, Address::Name { host: own, port: at } if own == host && *at == port);
+            wait.name.take_if(|(address, _)| is_it(address));
+        }
+    }
+
+    /// All that was taken is in force with the snapshot of that generation.
+    pub(super) fn published(&mut self, generation: u64) {
+        for wait in self.waits.iter_mut().filter(|wait| wait.name.is_none()) {
+            wait.generation.get_or_insert(generation);
+        }
+    }
+
+    /// When there is something to do even if nothing happens.
+    pub(super) fn next(&self) -> Option<Tick> {
+        let waits = self.waits.iter().map(|wait| match (&wait.name, &wait.reply) {
+            (Some((_, until)), _) => *until,
+            (None, Ok(Reply::Removed { wait: Some(_), .. })) => wait.gone_until,
+            // It waits for workers to come round, or for room in the box of one.
+            _ => Tick(0),
+        });
+        waits.chain(self.expiry.next()).min()
+    }
+
+    /// Answers all whose time has come.
+    pub(super) fn answer(&mut self, hub: &Hub, posts: &[WorkerPost<PlainStream>], now: Tick) {
+        if self.waits.is_empty() {
+            return;
+        }
+        let (current, config) = (hub.current(), &*self.state.config);
+        self.waits.retain_mut(|wait| {
+            if wait.name.take_if(|(_, until)| now >= *until).is_some() {
+                wait.generation = Some(current.generation);
+            }
+            let Some(answer) = wait.due(hub, &current, config, now) else { return true };
+            let Some(post) = posts.get(usize::from(wait.to.worker.0)) else { return false };
+            let answer = answer.about(wait.edition);
+            // A worker whose box is full is tried again, for as long as its session can be waiting.
+            post.offer(WorkerMail::Answer { session: wait.to.session, answer }).is_err()
+                && now < wait.until.max(wait.gone_until)
+        });
+    }
+}
+
+impl Wait {
+    /// The answer, if its time has come.
+    fn due(&self, hub: &Hub, current: &Snapshot, config: &Config, now: Tick) -> Option<Answer> {
+        let reply = match &self.reply {
+            Ok(reply) => reply,
+            Err(answer) => return Some(answer.clone()),
+        };
+        let generation = self.generation?;
+        if !hub.all_seen(generation) {
+            let detail = "the change is made, but not every worker has come round to it yet; look at /lb/backends";
+            return (now >= self.until).then(|| Answer::problem(504, detail));
+        }
+        match reply {
+            Reply::Told(value) => Some(render::json(200, value)),
+            Reply::Backend { status, pool, id } => Some(render::backend(*status, current, pool, id, now)),
+            Reply::Removed { pool, id, wait } => {
+                let leaving = render::leaving(current, config, pool, id);
+                let (status, state) = match (&leaving, wait) {
+                    (None, _) => (200, "removed"),
+                    (Some(_), None) => (200, "draining"),
+                    (Some(_), Some(_)) if now >= self.gone_until => (202, "draining"),
+                    (Some(_), Some(_)) => return None,
+                };
+                let left = leaving.map_or(0, |backend| backend.state.active.used());
+                let told = json!({ "id": id, "pool": pool, "state": state, "active_connections": left });
+                Some(render::json(status, &told))
+            }
+        }
+    }
+}
+
+/// Where the backend is that `change` is about, if it brings an address with it.
+fn address_of(change: &Change) -> Option<&Address> {
+    match change {
+        Change::Add { added, .. } => Some(&added.address),
+        Change::Register { registered, .. } => Some(&registered.address),
+        _ => None,
+    }
+}
