@@ -10,12 +10,13 @@ mod store;
 
 pub use crate::app::account::Account;
 use crate::app::logging::Log;
+use crate::app::state_file::{Found, Start, StateFile, look};
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
-use crate::config::{Config, Protocol, Serves, Transport};
-use crate::control::{Control, Plan};
+use crate::config::{Config, Protocol, Serves, Spot, Transport};
+use crate::control::{Control, Overlay, Plan, Sources};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
@@ -145,12 +146,20 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
             return Exit::Bind;
         }
     };
+    let kept = config.admin.state_file.as_ref().map(|path| look(path, Start::Alone));
     if let Some(Err(error)) = account.map(|account| account.take_on(account::needs_low_ports(&config))) {
         log::error!("{error}");
         return Exit::Config;
     }
     let bound = sockets.bound.clone();
-    let running = match Running::start(config, sockets, workers) {
+    let sources = match sources(config, kept) {
+        Ok(sources) => sources,
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Config;
+        }
+    };
+    let running = match Running::start(sources, sockets, workers) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
@@ -169,6 +178,23 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
     running.until_told(options.stop.unwrap_or_default(), signals, log)
 }
 
+/// `config`, and over it what the admin API had changed as far as that was `kept`; from now on it is kept there.
+///
+/// # Errors
+/// Nothing can be kept: a line with the place in the configuration, and what to do.
+fn sources(config: Config, kept: Option<Found>) -> Result<Sources, String> {
+    let at = config.admin.state_file_at.as_ref().map_or_else(|| "l4lb: admin.state_file".to_owned(), Spot::to_string);
+    let sources = Sources::new(config);
+    let Some(found) = kept else { return Ok(sources) };
+    let (file, overlay) = StateFile::open(found, Overlay::from_bytes).map_err(|error| format!("{at}: {error}"))?;
+    let broken = file.broken().cloned();
+    let sources = sources.with(overlay, Box::new(move |bytes| file.write(bytes)));
+    Ok(match broken {
+        Some(broken) => sources.broken(broken.to_string()),
+        None => sources,
+    })
+}
+
 /// What is no error of a configuration, and hardly what was meant.
 fn warn_of_admin(config: &Config) {
     if let Some(token) = &config.admin.token {
@@ -179,10 +205,11 @@ fn warn_of_admin(config: &Config) {
             }
             _ => {}
         }
-        if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
-            log::warn!(
-                "admin.token_file: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]"
-            );
+    }
+    let keys = [("token_file", config.admin.token.is_some()), ("state_file", config.admin.state_file.is_some())];
+    if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
+        for (key, _) in keys.iter().filter(|(_, given)| *given) {
+            log::warn!("admin.{key}: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]");
         }
     }
 }
@@ -202,7 +229,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
+    fn start(sources: Sources, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
+        let config = sources.config().clone();
         let clock = Clock::start();
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
@@ -237,7 +265,7 @@ impl Running {
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
         let check = Box::new(move |targets| checker.check(targets));
-        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, check);
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, check).over(sources);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();

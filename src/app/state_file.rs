@@ -8,6 +8,7 @@
 //! that nobody reads; the next write removes it. `NAME.lock` is locked by the process that writes, and stays empty.
 
 use nix::fcntl::{Flock, FlockArg};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +33,13 @@ pub struct Broken {
     pub moved_to: PathBuf,
     /// What was wrong with it.
     pub why: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Broken { moved_to, why } = self;
+        write!(f, "the state file could not be read: {why}; it was moved to {}", moved_to.display())
+    }
 }
 
 /// The right to write.
@@ -253,13 +261,9 @@ fn set_aside(path: &Path, why: String) -> Result<Broken, Unusable> {
     }
     // Whoever looks for it after a crash should find it under one of the two names, and does so either way.
     let _ = sync_directory(path);
-    log::error!(
-        "admin.state_file: {} cannot be read: {why}; it was moved to {}, and what the API had changed is lost: only the \
-         configuration file holds",
-        path.display(),
-        moved_to.display()
-    );
-    Ok(Broken { moved_to, why })
+    let broken = Broken { moved_to, why };
+    log::error!("admin.state_file: {broken}; what the API had changed is lost, and the configuration file alone holds");
+    Ok(broken)
 }
 
 #[cfg(test)]

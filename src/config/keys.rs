@@ -339,7 +339,7 @@ static ADMIN: Section = Section {
         key("allow", Takes::Networks, "[\"127.0.0.0/8\", \"::1/128\"]"),
         key("hosts", Takes::Hosts, "[]"),
         otherwise("token_file", Takes::Path, "no token is asked for"),
-        later("state_file"),
+        otherwise("state_file", Takes::Path, "a restart forgets what the API has changed"),
     ],
 };
 

@@ -178,6 +178,10 @@ pub struct Admin {
     pub hosts: Vec<HostMatch>,
     /// What a request must carry.
     pub token: Option<Token>,
+    /// Where what it changes is kept over a restart; `None`: nowhere.
+    pub state_file: Option<PathBuf>,
+    /// Where the file says so, for the error when nothing can be kept there.
+    pub state_file_at: Option<Spot>,
 }
 
 /// The token of the admin API, and where it comes from.
@@ -193,7 +197,13 @@ impl Default for Admin {
     fn default() -> Self {
         let v4 = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
         let v6 = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128);
-        Admin { allow: vec![v4.into(), v6.into()], hosts: Vec::new(), token: None }
+        Admin {
+            allow: vec![v4.into(), v6.into()],
+            hosts: Vec::new(),
+            token: None,
+            state_file: None,
+            state_file_at: None,
+        }
     }
 }
 

@@ -110,6 +110,9 @@ fn admin(r: &mut Reader<'_>, t: &Open<'_>) -> (Admin, Option<Noted<Address>>) {
     }
     admin.hosts = r.hosts(t, "hosts");
     admin.token = r.secret(t, "token_file").map(|(file, secret)| Token { secret, file: file.value.into() });
+    let state_file = r.text(t, "state_file");
+    admin.state_file_at = state_file.as_ref().map(|path| r.spot(path.at, path.place.clone()));
+    admin.state_file = state_file.map(|path| path.value.into());
     (admin, r.bind(t, "listen"))
 }
 

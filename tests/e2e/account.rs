@@ -20,7 +20,7 @@ use crate::support::{L4lb, Server, Setup, exchange, note, wait_until};
 const NET_BIND_SERVICE: u64 = 1 << 10;
 
 /// Who is not root anywhere; `None` where the tests cannot become anybody.
-fn nobody() -> Option<User> {
+pub fn nobody() -> Option<User> {
     if !geteuid().is_root() {
         note("not run as root: changing the user is not shown");
         return None;

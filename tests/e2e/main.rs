@@ -36,6 +36,7 @@ mod picking;
 mod programs;
 mod retries;
 mod sockets;
+mod state;
 mod stats;
 mod transfer;
 mod udp_addresses;

@@ -176,6 +176,7 @@ pub struct L4lb {
     log: Arc<Log>,
     listeners: Vec<(String, SocketAddr)>,
     ended: Option<ExitStatus>,
+    killed: bool,
     _dir: Option<TempDir>,
 }
 
@@ -234,7 +235,7 @@ impl L4lb {
             let _ = child.wait();
             return Err(log.text());
         };
-        Ok(L4lb { child, log, listeners, ended: None, _dir: dir })
+        Ok(L4lb { child, log, listeners, ended: None, killed: false, _dir: dir })
     }
 
     /// Where the first listener is.
@@ -272,6 +273,13 @@ impl L4lb {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child and still there");
     }
 
+    /// Ends it as a crash does: by SIGKILL, at once.
+    pub fn kill(mut self) {
+        self.killed = true;
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
@@ -292,6 +300,9 @@ impl L4lb {
 
 impl Drop for L4lb {
     fn drop(&mut self) {
+        if self.killed {
+            return;
+        }
         if std::thread::panicking() {
             let _ = self.child.kill();
             let _ = self.child.wait();
