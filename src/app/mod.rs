@@ -5,24 +5,26 @@
 mod account;
 mod limits;
 mod logging;
+mod reload;
 pub mod state_file;
 mod store;
 
 pub use crate::app::account::Account;
 use crate::app::logging::Log;
+use crate::app::reload::{Loader, doors_of};
 use crate::app::state_file::{Found, Start, StateFile, look};
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
-use crate::config::{Config, Protocol, Serves, Spot, Transport};
-use crate::control::{Control, Overlay, Plan, Sources};
+use crate::config::{Config, Global, Protocol, Serves, Spot, Transport};
+use crate::control::{Control, Orders, Overlay, Plan, Sources};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
 use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
+use crate::shared::mail::{ControlMail, Reload, WorkerMail, WorkerPost, control_box};
 use crate::shared::queue::Wakers;
 use crate::stats::Stats;
 use crate::worker::door::Door;
@@ -32,7 +34,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -49,6 +52,8 @@ pub type Ready = Box<dyn FnOnce(&[Bound]) + Send>;
 pub struct Options {
     /// Log at level debug, whatever the configuration says.
     pub debug: bool,
+    /// The file that the configuration is from, to be read again; `None`: it is from flags.
+    pub file: Option<PathBuf>,
     /// Where the addresses of listeners come from, so that an error can say what to change.
     pub told_by: ToldBy,
     /// Begins the same drain as SIGTERM, from inside the process.
@@ -159,7 +164,7 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
             return Exit::Config;
         }
     };
-    let running = match Running::start(sources, sockets, workers) {
+    let running = match Running::start(sources, sockets, workers, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
@@ -223,22 +228,37 @@ struct Running {
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
     hub: Arc<Hub>,
-    shutdown_delay: Duration,
-    shutdown_timeout: Duration,
-    _resolver: Resolver,
+    /// What a reload may change of how it ends: shutdown_delay and shutdown_timeout.
+    shutdown: Arc<Mutex<Shutdown>>,
+}
+
+/// How long an end may take.
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    delay: Duration,
+    timeout: Duration,
+}
+
+impl Shutdown {
+    fn of(global: &Global) -> Shutdown {
+        Shutdown { delay: global.shutdown_delay, timeout: global.shutdown_timeout }
+    }
 }
 
 impl Running {
-    fn start(sources: Sources, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
+    fn start(sources: Sources, sockets: store::Sockets, workers: usize, options: &Options) -> std::io::Result<Running> {
         let config = sources.config().clone();
         let clock = Clock::start();
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
-        let connections = Cap::new(limits::connections(global.max_connections, pipes * workers));
+        let most = limits::connections(global.max_connections, pipes * workers);
+        let possible = limits::connections(0, pipes * workers);
+        let connections = Cap::new(most);
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
         let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
         let wakers = Wakers::default();
+        let doors = doors_of(&config);
         let mut plan = Plan::new(config, workers).listening(listening.collect(), own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
@@ -250,7 +270,7 @@ impl Running {
             hub: hub.clone(),
             stats: stats.clone(),
             clock,
-            connections,
+            connections: connections.clone(),
             control: mail.clone(),
             spin: global.spin,
             pipes,
@@ -264,8 +284,28 @@ impl Running {
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
-        let check = Box::new(move |targets| checker.check(targets));
-        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, check).over(sources);
+        let shutdown = Arc::new(Mutex::new(Shutdown::of(&global)));
+        let reload =
+            Loader { file: options.file.clone(), resolver: resolver.clone(), mail: mail.clone(), doors }.start()?;
+        let orders = Orders {
+            check: Box::new(move |targets| checker.check(targets)),
+            reload: Box::new(move |wish| _ = reload.send(wish)),
+            names: Box::new(move |names| {
+                let names = names.into_iter().map(|(host, port)| Name { host, port });
+                // What they resolve to comes by mail.
+                resolver.learn(names.collect(), Duration::ZERO);
+            }),
+            global: {
+                let (debug, shutdown) = (options.debug, shutdown.clone());
+                Box::new(move |global| {
+                    logging::set_level(global, debug);
+                    let wanted = global.max_connections;
+                    connections.set_limit(if wanted == 0 { possible } else { wanted.min(possible) });
+                    *lock(&shutdown) = Shutdown::of(global);
+                })
+            },
+        };
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, orders).over(sources);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -286,17 +326,7 @@ impl Running {
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
-        Ok(Running {
-            posts,
-            ended,
-            workers: threads,
-            control,
-            stats,
-            hub,
-            shutdown_delay: global.shutdown_delay,
-            shutdown_timeout: global.shutdown_timeout,
-            _resolver: resolver,
-        })
+        Ok(Running { posts, ended, workers: threads, control, stats, hub, shutdown })
     }
 
     fn until_told(self, stop: Stop, mut signals: Signals, log: &Log) -> Exit {
@@ -316,7 +346,7 @@ impl Running {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) | Err(_) => break Exit::Done,
-                    Ok(signal) => heed(signal, log),
+                    Ok(signal) => self.heed(signal, log),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
                 recv(self.ended) -> worker => {
@@ -339,21 +369,28 @@ impl Running {
         }
     }
 
+    /// Does what a signal asks for that does not end the process.
+    fn heed(&self, signal: i32, log: &Log) {
+        match signal {
+            SIGHUP => _ = self.control.0.send(ControlMail::Reload(Reload::default())),
+            SIGUSR1 => log.reopen(),
+            _ => log::warn!("SIGUSR2 (upgrade) is not supported yet; nothing is changed"),
+        }
+    }
+
     /// Goes on for shutdown_delay, in which /lb/health tells that nobody should be sent here any more. How it ends, and
     /// whether at once.
     fn delay(&self, told: &Receiver<i32>, log: &Log) -> (Exit, bool) {
-        if !self.shutdown_delay.is_zero() {
-            log::info!(
-                "/lb/health says so from now on; draining in {:?}; a second signal ends at once",
-                self.shutdown_delay
-            );
+        let delay = lock(&self.shutdown).delay;
+        if !delay.is_zero() {
+            log::info!("/lb/health says so from now on; draining in {delay:?}; a second signal ends at once");
         }
-        let until = Instant::now() + self.shutdown_delay;
+        let until = Instant::now() + delay;
         loop {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) => return (Exit::Done, true),
-                    Ok(signal) => heed(signal, log),
+                    Ok(signal) => self.heed(signal, log),
                     Err(_) => return (Exit::Done, false),
                 },
                 recv(self.ended) -> worker => return (broken(worker), false),
@@ -364,14 +401,15 @@ impl Running {
 
     /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, and so does this when it is told to.
     fn drain(self, exit: Exit, at_once: bool, told: &Receiver<i32>, log: &Log) -> Exit {
+        let timeout = lock(&self.shutdown).timeout;
         if at_once {
             log::warn!("ended at once by a second signal");
             self.order_all(|| WorkerMail::Cut);
         } else {
-            log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
+            log::info!("draining, at most for {timeout:?}; a second signal ends at once");
             self.order_all(|| WorkerMail::Drain);
         }
-        let until = Instant::now() + self.shutdown_timeout;
+        let until = Instant::now() + timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
         // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
         let mut left = self.workers.len() - usize::from(exit != Exit::Done);
@@ -386,7 +424,8 @@ impl Running {
                         cut_until = Some(Instant::now() + CUT);
                         self.order_all(|| WorkerMail::Cut);
                     }
-                    Ok(signal) => heed(signal, log),
+                    Ok(SIGHUP) => log::warn!("nothing is reloaded any more: this process ends"),
+                    Ok(signal) => self.heed(signal, log),
                     Err(_) => return exit,
                 },
                 recv(self.ended) -> _ => left -= 1,
@@ -395,7 +434,7 @@ impl Running {
                         log::error!("a worker does not end; leaving it behind");
                         return exit;
                     }
-                    log::warn!("the drain has lasted for {:?}; cutting what is left", self.shutdown_timeout);
+                    log::warn!("the drain has lasted for {timeout:?}; cutting what is left");
                     cut_until = Some(Instant::now() + CUT);
                     self.order_all(|| WorkerMail::Cut);
                 }
@@ -411,6 +450,11 @@ impl Running {
     }
 }
 
+/// What is behind a lock here is a number that a panic leaves whole.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Tells that a worker has ended, however it did.
 struct Last(WorkerId, Sender<WorkerId>);
 
@@ -420,24 +464,8 @@ impl Drop for Last {
     }
 }
 
-/// What is done for a signal that does not end the process.
-fn heed(signal: i32, log: &Log) {
-    match signal {
-        SIGUSR1 => log.reopen(),
-        _ => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
-    }
-}
-
 /// A worker has ended by itself.
 fn broken(worker: Result<WorkerId, RecvError>) -> Exit {
     log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
     Exit::Config
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        SIGHUP => "SIGHUP (reload)",
-        SIGUSR2 => "SIGUSR2 (upgrade)",
-        _ => "this signal",
-    }
 }

@@ -34,7 +34,8 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         (None, None) => return super::usage(NOTHING_TO_DO),
     };
     let told_by = if args.config.is_some() { ToldBy::File } else { ToldBy::HostAndPort };
-    app::run(config, Options { debug: args.debug, told_by, stop: None, ready: Some(Box::new(announce)) })
+    let (debug, file) = (args.debug, args.config.clone());
+    app::run(config, Options { debug, file, told_by, stop: None, ready: Some(Box::new(announce)) })
 }
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.

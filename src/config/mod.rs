@@ -404,6 +404,8 @@ pub struct Pool {
     pub panic_threshold: f64,
     /// What becomes of the open connections of a backend found down.
     pub tcp_on_down: TcpOnDown,
+    /// What is still open at a backend that leaves, or drains, is cut after this; zero means never.
+    pub drain_timeout: Duration,
     /// How it is found out which backends are up, besides by the connections that clients make.
     pub health_check: HealthCheck,
     /// When a backend that fails clients is left alone; `None` means never.
@@ -435,6 +437,7 @@ impl Pool {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             tcp_on_down: TcpOnDown::default(),
+            drain_timeout: Duration::ZERO,
             health_check: HealthCheck::default(),
             circuit_breaker: None,
             backends: Vec::new(),

@@ -222,6 +222,7 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         Some("close") => pool.tcp_on_down = TcpOnDown::Close,
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
     }
+    pool.drain_timeout = r.duration(t, "drain_timeout").unwrap_or(pool.drain_timeout);
     let mut checked = Checked::Unsaid;
     if let Some(check) = r.table(t, "health_check") {
         let told;

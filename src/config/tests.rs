@@ -147,6 +147,7 @@ fn the_least_takes_every_default() {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             tcp_on_down: TcpOnDown::Keep,
+            drain_timeout: Duration::ZERO,
             health_check: HealthCheck {
                 kind: CheckKind::Tcp { send: Vec::new(), expect: Vec::new() },
                 interval: Duration::from_secs(2),

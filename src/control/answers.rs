@@ -163,7 +163,7 @@ mod tests {
             admin: Arc::default(),
             listeners: Vec::new(),
             pools: Vec::new(),
-            closes: false,
+            cuts: 0,
         };
         let hub = Hub::new(Arc::new(snapshot), 1);
         let (sender, questions) = bounded(BOX);

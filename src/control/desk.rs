@@ -14,17 +14,21 @@ use crate::control::writes::{Judged, Reply, State, World};
 use crate::link::plain::PlainStream;
 use crate::shared::admin::Answer;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{WorkerMail, WorkerPost};
+use crate::shared::mail::{Adopted, WorkerMail, WorkerPost};
 use crate::shared::order::{Change, Order};
 use crate::shared::snapshot::Snapshot;
 use serde_json::json;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How long workers may take to see what was changed, before that is told in place of the answer.
 const SEEN: Duration = Duration::from_secs(5);
 /// How long the address of a new backend may take to be resolved, before there is an answer without it.
 const NAMED: Duration = Duration::from_secs(2);
+/// What is told when something cannot be kept.
+const NOT_KEPT: &str = "state_file cannot be written";
 
 /// Keeps what the API has changed, before it is answered: the bytes of an [`Overlay`].
 pub type Keep = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
@@ -95,6 +99,8 @@ pub(super) struct Desk {
     expiry: Expiry,
     keep: Keep,
     broken: Option<String>,
+    /// The edition that is in force, for whoever is told of it by others.
+    edition: Arc<AtomicU64>,
 }
 
 impl Desk {
@@ -105,7 +111,8 @@ impl Desk {
         for (pool, id, ttl) in state.overlay.registrations() {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
         }
-        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken }
+        let edition = Arc::new(AtomicU64::new(state.edition));
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, edition }
     }
 
     /// What is in force.
@@ -116,6 +123,11 @@ impl Desk {
     /// Why what was kept could not be read at the start.
     pub(super) fn problem(&self) -> Option<&str> {
         self.broken.as_deref()
+    }
+
+    /// Where the edition in force can be read.
+    pub(super) fn edition(&self) -> Arc<AtomicU64> {
+        self.edition.clone()
     }
 
     /// Takes an order. True when it changes something. `resolves` says whether a name is known already.
@@ -153,6 +165,11 @@ impl Desk {
         }
     }
 
+    /// Whether a reload that is ordered may go on; one that was based on another configuration is refused by [`Desk::take`].
+    pub(super) fn may(&self, order: &Order) -> bool {
+        self.trial.is_base_of(order).is_ok()
+    }
+
     /// Takes out registrations that are over. True when there were any.
     pub(super) fn expire(&mut self, now: Tick) -> bool {
         let mut any = false;
@@ -166,11 +183,25 @@ impl Desk {
         any
     }
 
-    /// Keeps what was ordered since the last time. The configuration that is to be put in force now, if there is one. What
-    /// cannot be kept is not changed either, and everybody who ordered it is told.
-    pub(super) fn commit(&mut self, now: Tick) -> Option<Config> {
+    /// The state once the file is `file`, with `discard` without what the API has changed; and what of that has no place over
+    /// it, as lines.
+    pub(super) fn reloaded(&self, file: Config, discard: bool) -> (State, Vec<String>) {
+        let (next, dropped) = self.trial.reloaded(file, discard);
+        (next, dropped.iter().map(ToString::to_string).collect())
+    }
+
+    /// What is in force from the next commit on.
+    pub(super) fn accept(&mut self, next: State) {
+        self.trial = next;
+    }
+
+    /// Keeps what was ordered since the last time. The configuration that is to be put in force now, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be kept, so it is not changed either: why. Everybody who ordered something is told.
+    pub(super) fn commit(&mut self, now: Tick) -> Result<Option<Config>, String> {
         if self.trial.edition == self.state.edition {
-            return None;
+            return Ok(None);
         }
         if self.trial.overlay != self.state.overlay
             && let Err(error) = (self.keep)(&self.trial.overlay.to_bytes())
@@ -190,12 +221,13 @@ impl Desk {
                     self.expiry.renew(name, ttl, now);
                 }
             }
-            return None;
+            return Err(detail);
         }
         self.state = self.trial.clone();
+        self.edition.store(self.state.edition, Relaxed);
         let overlay = &self.state.overlay;
         self.expiry.retain(|(pool, id)| overlay.registered(pool, id).is_some());
-        Some(Config::clone(&self.state.config))
+        Ok(Some(Config::clone(&self.state.config)))
     }
 
     /// A name has been resolved, or does not resolve.
@@ -271,6 +303,21 @@ impl Wait {
                 let told = json!({ "id": id, "pool": pool, "state": state, "active_connections": left });
                 Some(render::json(status, &told))
             }
+        }
+    }
+}
+
+/// The answer to a reload that came to `adopted`.
+pub(super) fn reload_answer(dry_run: bool, edition: &AtomicU64, adopted: Adopted) -> Answer {
+    match adopted {
+        Ok(changes) => {
+            let mut told = json!(changes);
+            told["dry_run"] = json!(dry_run);
+            render::json(200, &told).about(edition.load(Relaxed))
+        }
+        Err(errors) => {
+            let status = if errors.iter().any(|error| error.starts_with(NOT_KEPT)) { 500 } else { 400 };
+            Answer::problem(status, &format!("nothing is changed: {}", errors.join("; ")))
         }
     }
 }

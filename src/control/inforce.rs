@@ -169,6 +169,7 @@ fn pool(pool: &Pool) -> Value {
             TcpOnDown::Keep => "keep",
             TcpOnDown::Close => "close",
         },
+        "drain_timeout": duration(pool.drain_timeout),
         "udp_responses": pool.udp_responses,
         "udp_requests": pool.udp_requests,
         "udp_on_down": match pool.udp_on_down {

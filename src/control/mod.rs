@@ -5,8 +5,10 @@
 mod answers;
 mod checks;
 mod desk;
+mod diff;
 mod expiry;
 mod inforce;
+mod known;
 mod loops;
 mod overlay;
 mod plan;
@@ -18,14 +20,16 @@ pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
 
 use crate::base::time::{Clock, Tick};
+use crate::config::{Config, Global};
 use crate::control::answers::{About, Answers, Due};
 use crate::control::desk::{Desk, To};
 use crate::control::writes::World;
 use crate::link::plain::PlainStream;
+use crate::shared::changes::Changes;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerPost};
-use crate::shared::order::Order;
+use crate::shared::mail::{Adopt, ControlMail, HostPort, Reload, Reply, WorkerMail, WorkerPost};
+use crate::shared::order::{self, Order};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -39,8 +43,22 @@ const SOON: Duration = Duration::from_millis(1);
 /// A worker that has been in one turn for this long is stalled, in milliseconds.
 const STALL: u64 = 1_000;
 
-/// Takes the list of all that is to be checked from now on.
-pub type CheckOrders = Box<dyn Fn(Vec<Target>) + Send>;
+/// Backends that an idle connection may be left to, told to a worker at once.
+const FORGET: usize = 1_024;
+/// How often control looks whether those that leave are gone.
+const DRAINS: Duration = Duration::from_millis(50);
+
+/// What others do for control. None of it waits for anything.
+pub struct Orders {
+    /// From now on these are checked, and no others.
+    pub check: Box<dyn Fn(Vec<Target>) + Send>,
+    /// Reads the configuration again, and mails what comes of it.
+    pub reload: Box<dyn Fn(Reload) + Send>,
+    /// From now on these names are resolved, and no others.
+    pub names: Box<dyn Fn(Vec<HostPort>) + Send>,
+    /// What is said of the whole process holds from now on, as far as it can while it runs.
+    pub global: Box<dyn Fn(&Global) + Send>,
+}
 
 /// What mail does to the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,10 +77,11 @@ pub struct Control {
     posts: Vec<WorkerPost<PlainStream>>,
     clock: Clock,
     mailbox: Receiver<ControlMail>,
-    /// Orders what is to be checked.
-    check: CheckOrders,
+    orders: Orders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
+    /// Who is to be told of what, when all workers go by a generation.
+    pending: Vec<(u64, Reply, Changes)>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
     /// What the admin API changes, and who waits for that.
@@ -79,12 +98,13 @@ impl Control {
         posts: Vec<WorkerPost<PlainStream>>,
         clock: Clock,
         mailbox: Receiver<ControlMail>,
-        check: CheckOrders,
+        orders: Orders,
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
+        let (old, pending) = (VecDeque::new(), Vec::new());
         let desk = Desk::new(Sources::new(plan.config().clone()), clock.now());
-        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None, desk, answers }
+        Control { plan, hub, posts, clock, mailbox, orders, old, pending, reported: None, desk, answers }
     }
 
     /// The same where the configuration of the plan is made of `sources`.
@@ -95,9 +115,13 @@ impl Control {
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
-        (self.check)(self.plan.targets(&self.hub.current()));
+        (self.orders.check)(self.plan.targets(&self.hub.current()));
         loop {
-            let wait = if self.old.is_empty() { LOOK } else { SOON };
+            let wait = match (self.old.is_empty(), self.plan.drains()) {
+                (false, _) => SOON,
+                (true, true) => DRAINS,
+                (true, false) => LOOK,
+            };
             let due = self.desk.next().map(|due| due.since(self.clock.now()).max(SOON));
             match self.mailbox.recv_timeout(wait.min(due.unwrap_or(LOOK))) {
                 Ok(mail) => {
@@ -119,6 +143,7 @@ impl Control {
                 self.publish(Change::Backends);
             }
             self.free();
+            self.settle();
             self.answer();
             self.watch();
         }
@@ -126,6 +151,7 @@ impl Control {
 
     /// What it changes; `None` to stop.
     fn take(&mut self, mail: ControlMail) -> Option<Change> {
+        self.plan.at(self.clock.now());
         match mail {
             ControlMail::Resolved { host, port, addresses } => {
                 self.desk.resolved(&host, port);
@@ -147,21 +173,81 @@ impl Control {
                 }
                 Some(Change::Nothing)
             }
+            ControlMail::Reload(reload) => {
+                (self.orders.reload)(reload);
+                Some(Change::Nothing)
+            }
+            ControlMail::Adopt(adopt) => Some(self.reload(*adopt)),
             ControlMail::Stop => None,
         }
     }
 
     /// A write of the admin API.
     fn order(&mut self, to: To, order: &Order) -> Change {
+        if let order::Change::Reload { discard } = order.change
+            && self.desk.may(order)
+        {
+            let (dry_run, post) = (order.dry_run, self.posts.get(usize::from(to.worker.0)).cloned());
+            let edition = self.desk.edition();
+            let reply = Reply::to(move |adopted| {
+                let (session, answer) = (to.session, desk::reload_answer(dry_run, &edition, adopted));
+                // A worker without room, or none: the session tells its client that there was no answer.
+                let _ = post.map(|post| post.offer(WorkerMail::Answer { session, answer }));
+            });
+            (self.orders.reload)(Reload { dry_run, discard, reply });
+            return Change::Nothing;
+        }
         let (plan, hub, config) = (&self.plan, &self.hub, self.desk.state().config.clone());
         let world = World {
             own: &|pool, address| plan.own_listener(pool, address),
+            listener: &|id| plan.listener_ids().iter().position(|known| *known == id),
             leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
         };
         match self.desk.take(to, order, &world, |address| plan.resolves(address), self.clock.now()) {
             true => Change::Backends,
             false => Change::Nothing,
         }
+    }
+
+    /// The file was read again.
+    fn reload(&mut self, adopt: Adopt) -> Change {
+        let Adopt { config, resolved, reload } = adopt;
+        let Reload { dry_run, discard, reply } = reload;
+        let (next, dropped) = self.desk.reloaded(config, discard);
+        if dry_run {
+            reply.tell(Ok(Changes { dropped, ..self.plan.compare(&next.config) }));
+            return Change::Nothing;
+        }
+        for ((host, port), addresses) in resolved {
+            self.plan.resolved(host, port, addresses);
+        }
+        self.desk.accept(next);
+        let config = match self.desk.commit(self.clock.now()) {
+            Ok(config) => config.unwrap_or_else(|| self.plan.config().clone()),
+            Err(why) => {
+                log::error!("reload: nothing is changed");
+                reply.tell(Err(vec![why]));
+                return Change::Nothing;
+            }
+        };
+        let changes = Changes { dropped, ..self.adopt(config) };
+        // Whoever read the file had its names resolved alone.
+        (self.orders.names)(self.plan.names());
+        log::info!("reloaded: {changes}");
+        self.pending.push((self.plan.next_generation(), reply, changes));
+        Change::Backends
+    }
+
+    /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs.
+    fn adopt(&mut self, config: Config) -> Changes {
+        let names = self.plan.names();
+        let changes = self.plan.adopt(config);
+        self.plan.number(self.desk.state().edition);
+        if self.plan.names() != names {
+            (self.orders.names)(self.plan.names());
+        }
+        (self.orders.global)(&self.plan.config().global);
+        changes
     }
 
     /// Answers those whose change is seen by all.
@@ -171,13 +257,13 @@ impl Control {
     }
 
     fn publish(&mut self, change: Change) {
-        if let Some(config) = self.desk.commit(self.clock.now()) {
-            self.plan.adopt(config);
-            self.plan.number(self.desk.state().edition);
+        if let Ok(Some(config)) = self.desk.commit(self.clock.now()) {
+            let changes = self.adopt(config);
+            log::info!("the admin API: {changes}");
         }
         let next = self.plan.build();
         if change == Change::Backends {
-            (self.check)(self.plan.targets(&next));
+            (self.orders.check)(self.plan.targets(&next));
         }
         let generation = next.generation;
         let last = self.hub.publish(next);
@@ -185,11 +271,33 @@ impl Control {
         for post in &self.posts {
             post.wake();
         }
+        for slots in self.plan.take_left().chunks(FORGET).map(Arc::<[_]>::from) {
+            for post in &self.posts {
+                // A worker that has no room keeps them until they are idle for too long.
+                let _ = post.offer(WorkerMail::Forget(slots.clone()));
+            }
+        }
     }
 
     fn free(&mut self) {
         while self.old.front().is_some_and(|(generation, _)| self.hub.all_seen(*generation)) {
             self.old.pop_front();
+        }
+        for (_, reply, changes) in self.pending.extract_if(.., |(generation, ..)| self.hub.all_seen(*generation)) {
+            reply.tell(Ok(changes));
+        }
+    }
+
+    /// Looks after backends that leave.
+    fn settle(&mut self) {
+        if !self.plan.drains() {
+            return;
+        }
+        self.plan.at(self.clock.now());
+        let generation = self.hub.current().generation;
+        let seen = if self.hub.all_seen(generation) { generation } else { 0 };
+        if self.plan.settle(seen) {
+            self.publish(Change::Backends);
         }
     }
 

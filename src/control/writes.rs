@@ -3,6 +3,7 @@
 //! Knows: configurations, the overlay. Must not touch: the plan, the clock, whoever waits for the answer.
 //! Read [`State::judge`] first.
 
+use crate::base::ids::ListenerId;
 use crate::config::{Address, Backend, Config, Pool};
 use crate::control::overlay::{Dropped, Origin, Overlay};
 use crate::shared::admin::Answer;
@@ -65,6 +66,8 @@ pub(super) enum Reply {
 pub(super) struct World<'a> {
     /// Which of our own listeners takes what a pool sends to an address.
     pub(super) own: &'a dyn Fn(usize, &Address) -> Option<SocketAddr>,
+    /// Where a listener is in the configuration.
+    pub(super) listener: &'a dyn Fn(ListenerId) -> Option<usize>,
     /// Whether a backend that is in the configuration no more is still on its way out.
     pub(super) leaving: &'a dyn Fn(&str, &str) -> bool,
 }
@@ -79,11 +82,12 @@ impl State {
     }
 
     /// The state once the file is `file`.
-    #[cfg(test)]
     pub(super) fn reloaded(&self, file: Config, discard: bool) -> (State, Vec<Dropped>) {
         let overlay = if discard { Overlay::default() } else { Overlay::clone(&self.overlay) };
         let (state, dropped) = State::new(file, overlay);
-        (State { edition: self.edition + 1, ..state }, dropped)
+        // Read again and found to be the same, it is no other configuration.
+        let same = state.file == self.file && state.overlay == self.overlay;
+        (State { edition: self.edition + u64::from(!same), ..state }, dropped)
     }
 
     /// What `order` comes to.
@@ -91,15 +95,7 @@ impl State {
     /// # Errors
     /// The answer, when it is refused.
     pub(super) fn judge(&self, order: &Order, world: &World<'_>) -> Result<Judged, Answer> {
-        if let Some(tags) = &order.only_if
-            && !tags.name(self.edition)
-        {
-            let detail = format!(
-                "the configuration is not the one of If-Match any more; read it again, and send its ETag, \"{}\" as I write this",
-                self.edition
-            );
-            return Err(Answer { generation: Some(self.edition), ..Answer::problem(412, &detail) });
-        }
+        self.is_base_of(order)?;
         let judged = match &order.change {
             Change::Add { pool, id, added } => self.add(pool.as_deref(), id, added, order, world),
             Change::Remove { which, wait } => self.remove(which, *wait, world),
@@ -111,11 +107,26 @@ impl State {
             }
             Change::Register { pool, id, registered } => self.register(pool, id, registered, world),
             Change::Deregister { pool, id } => self.deregister(pool, id),
-            Change::Reload { .. } => {
-                Err(Answer::problem(501, "a reload is not supported yet; restart to read the file again"))
-            }
+            Change::Reload { .. } => Err(Answer::problem(500, "this cannot be done here; please report it")),
         }?;
         Ok(if order.dry_run { self.told(judged) } else { judged })
+    }
+
+    /// Whether `order` may be based on this configuration.
+    ///
+    /// # Errors
+    /// 412, when it says that it was based on another one.
+    pub(super) fn is_base_of(&self, order: &Order) -> Result<(), Answer> {
+        if let Some(tags) = &order.only_if
+            && !tags.name(self.edition)
+        {
+            let detail = format!(
+                "the configuration is not the one of If-Match any more; read it again, and send its ETag, \"{}\" as I write this",
+                self.edition
+            );
+            return Err(Answer { generation: Some(self.edition), ..Answer::problem(412, &detail) });
+        }
+        Ok(())
     }
 
     /// What would change, in place of changing it.
@@ -148,7 +159,7 @@ impl State {
             Some(name) => self.pool(name, 400)?,
             None if self.config.pools.len() == 1 => 0,
             None => {
-                let listener = self.config.listeners.get(usize::from(order.listener.0));
+                let listener = (world.listener)(order.listener).and_then(|at| self.config.listeners.get(at));
                 listener.and_then(|listener| listener.pool).ok_or_else(|| {
                     let names = self.pool_names();
                     Answer::problem(400, &format!("pool: is missing; write one of {names}"))

@@ -185,14 +185,8 @@ mod tests {
     use super::*;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        Arc::new(Snapshot {
-            generation,
-            edition: 1,
-            admin: Arc::default(),
-            listeners: Vec::new(),
-            pools: Vec::new(),
-            closes: false,
-        })
+        let (admin, listeners, pools) = Default::default();
+        Arc::new(Snapshot { generation, edition: 1, admin, listeners, pools, cuts: 0 })
     }
 
     #[test]

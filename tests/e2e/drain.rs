@@ -110,6 +110,21 @@ fn the_time_of_a_drain_begins_when_the_delay_is_over() {
 }
 
 #[test]
+fn a_reload_changes_the_delay_and_works_during_it() {
+    let server = Server::echo();
+    let toml = |global: &str| Setup::to(server.addr).global(&format!("workers = 1\n{global}")).toml();
+    let lb = L4lb::start(command(&[]), &toml("shutdown_delay = \"0s\""));
+    let told = lb.reload(&toml("shutdown_delay = \"1h\""));
+    assert!(told.join("\n").contains("global.shutdown_delay"), "{told:?}");
+    lb.signal(Signal::SIGTERM);
+    lb.wait_for_log("that it waits", |line| line.contains("draining in 3600s"));
+    let told = lb.reload(&toml("shutdown_delay = \"1h\"\nmax_connections = 100"));
+    assert!(told.join("\n").contains("global.max_connections"), "{told:?}");
+    assert_eq!(exchange(lb.addr(), b"new"), b"new");
+    // the end of this test is the first signal more, which ends it at once
+}
+
+#[test]
 fn what_waits_to_be_accepted_is_served_by_a_drain() {
     let (web, raw, dns) = (Backend::echoing_targets(), Server::echo(), UdpBackend::echo());
     raise_descriptor_limit();

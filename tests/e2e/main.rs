@@ -34,6 +34,7 @@ mod logs;
 mod names;
 mod picking;
 mod programs;
+mod reload;
 mod retries;
 mod sockets;
 mod state;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{json as told, lb, problem};
 use crate::support::http::{Backend, Message, Wire, ask, get, ok};
-use crate::support::l4lb::binary;
+use crate::support::l4lb::{binary, command};
 use crate::support::{L4lb, Setup, wait_until};
 
 /// A request of the API with this body; empty: with none.
@@ -56,6 +56,32 @@ fn over(one: &Backend) -> L4lb {
 }
 
 #[test]
+fn the_commands_of_the_readme_do_what_they_say() {
+    let (first, second) = (Backend::named("first"), Backend::named("second"));
+    let toml = Setup::http(first.addr()).listener("admin = true").toml();
+    let toml = toml.replace("[[pool.backend]]\n", "[[pool.backend]]\nid = \"backend1\"\n");
+    let lb_ = L4lb::start(command(&[]), &toml);
+    let run = |line: &str| {
+        let line = line.replace("localhost:8080", &format!("localhost:{}", lb_.addr().port()));
+        let line = line.replace("8004", &second.addr().port().to_string());
+        let out = Command::new("sh").args(["-c", &line]).env("no_proxy", "*").output().expect("a shell");
+        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).expect("text");
+        serde_json::from_str::<Value>(&text).unwrap_or_else(|e| panic!("{line}: {e}: {text}"))
+    };
+    assert_eq!(run("curl http://localhost:8080/lb/stats")["requests"], 0);
+    let added = run(
+        r#"curl -X POST http://localhost:8080/lb/backends/add -H "Content-Type: application/json" -d '{"host": "localhost", "port": 8004, "weight": 1}'"#,
+    );
+    let name = format!("localhost:{}", second.addr().port());
+    assert_eq!((&added["id"], &added["address"], &added["state"]), (&json!(name), &json!(name), &json!("up")));
+    assert_eq!(served_by(lb_.addr(), 10), ["first", "second"], "a name is resolved when the answer comes");
+    let disabled = run("curl -X POST http://localhost:8080/lb/backends/backend1/disable");
+    assert_eq!((&disabled["id"], &disabled["state"]), (&json!("backend1"), &json!("disabled")));
+    assert_eq!(served_by(lb_.addr(), 10), ["second"]);
+}
+
+#[test]
 fn traffic_follows_each_change_at_once() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let lb_ = over(&one);
@@ -71,6 +97,10 @@ fn traffic_follows_each_change_at_once() {
         assert_eq!(served_by(addr, 4), ["one"], "{}", why("two is disabled"));
         done("enabled", &send(addr, "POST /lb/backends/two/enable", ""), 200);
         assert_eq!(served_by(addr, 4), ["one", "two"], "{}", why("two is enabled"));
+        done("drained", &send(addr, "POST /lb/backends/two/drain", ""), 200);
+        assert_eq!(states(addr)[1], ("two".into(), "draining".into()));
+        assert_eq!(served_by(addr, 4), ["one"], "{}", why("two drains"));
+        done("enabled", &send(addr, "POST /lb/backends/two/enable", "{}"), 200);
         let weight = format!("PATCH /lb/backends/{first}");
         assert_eq!(done("weight", &send(addr, &weight, r#"{"weight":0}"#), 200)["weight"], 0);
         assert_eq!(served_by(addr, 4), ["two"], "{}", why("weight 0"));
@@ -125,7 +155,7 @@ fn what_is_in_force_is_told_and_a_write_may_be_based_on_it() {
     let one = Backend::named("one");
     let toml = Setup::http(one.addr()).listener("admin = true").toml()
         + &format!("[admin]\ntoken_file = {:?}\n", token.display().to_string());
-    let lb_ = L4lb::start(crate::support::l4lb::command(&[]), &toml);
+    let lb_ = L4lb::start(command(&[]), &toml);
     let addr = lb_.addr();
     const TOKEN: &str = "Authorization: Bearer s3cr3t-0123456789\r\n";
     let ask = |line: &str, fields: &str, body: &str| {
@@ -264,8 +294,7 @@ fn who_registers_is_checked_where_it_says() {
     });
     let toml = Setup::http(one.addr()).listener("admin = true").toml();
     let check = "health_check = { kind = \"tcp\", interval = \"20ms\", rise = 1, fall = 1 }";
-    let lb_ =
-        L4lb::start(crate::support::l4lb::command(&[]), &toml.replace("health_check = { kind = \"none\" }", check));
+    let lb_ = L4lb::start(command(&[]), &toml.replace("health_check = { kind = \"none\" }", check));
     let addr = lb_.addr();
     let url = format!("http://{}/up", service.addr());
     let body =
@@ -281,6 +310,69 @@ fn who_registers_is_checked_where_it_says() {
 }
 
 #[test]
+fn a_backend_that_is_removed_is_waited_for() {
+    let one = Backend::named("one");
+    let slow = Backend::new(|request| {
+        std::thread::sleep(Duration::from_millis(if request.head.target() == "/slow" { 700 } else { 0 }));
+        ok("slow")
+    });
+    let lb_ = over(&one);
+    let addr = lb_.addr();
+    done("added", &add(addr, "slow", slow.addr()), 201);
+    let disable = format!("POST /lb/backends/{}/disable", one.addr());
+    done("disabled", &send(addr, &disable, ""), 200);
+    let mut client = Wire::to(addr);
+    client.send(get("/slow"));
+    let busy = || told(&ask(addr, lb("/lb/backends")))[1]["active_connections"] == 1;
+    wait_until("it is busy", busy);
+    let left = json!({ "id": "slow", "pool": "out", "state": "draining", "active_connections": 1 });
+    assert_eq!(done("at once", &send(addr, "DELETE /lb/backends/slow/remove", ""), 200), left);
+    assert_eq!(done("again, in vain", &send(addr, "DELETE /lb/backends/slow/remove?wait=50ms", ""), 202), left);
+    assert_eq!(states(addr)[1], ("slow".into(), "draining".into()));
+    assert_eq!(ask(addr, get("/")).status(), 503, "it takes nothing new");
+    let gone = done("again", &send(addr, "DELETE /lb/backends/slow/remove?wait=20s", ""), 200);
+    assert_eq!((&gone["state"], &gone["active_connections"]), (&json!("removed"), &json!(0)));
+    assert_eq!(client.response().text(), "slow", "what was under way goes on");
+    assert_eq!(states(addr).len(), 1);
+    problem("it is gone", &send(addr, "DELETE /lb/backends/slow/remove", ""), 404);
+}
+
+#[test]
+fn what_was_changed_stays_over_a_reload() {
+    let (one, two, more) = (Backend::named("one"), Backend::named("two"), Backend::named("more"));
+    let toml = Setup::http(one.addr()).backend(two.addr()).listener("admin = true").toml();
+    let lb_ = L4lb::start(command(&[]), &toml);
+    let addr = lb_.addr();
+    let id = |backend: &Backend| backend.addr().to_string();
+    done("added", &add(addr, "more", more.addr()), 201);
+    done("removed", &send(addr, &format!("DELETE /lb/backends/{}/remove", id(&two)), ""), 200);
+    done("weight", &send(addr, &format!("PATCH /lb/backends/{}", id(&one)), r#"{"weight":9}"#), 200);
+    assert_eq!(served_by(addr, 6), ["more", "one"]);
+    lb_.reload(&toml.replace("[[pool]]", "[[pool]]\nname = \"other\"\n[[pool]]"));
+    assert_eq!(served_by(addr, 6), ["more", "one"], "by SIGHUP");
+    let dry = done("dry", &send(addr, "POST /lb/reload?discard=api&dry_run=true", ""), 200);
+    assert_eq!(dry["backends"]["added"], json!([{ "pool": "out", "id": id(&two) }]), "{dry}");
+    assert_eq!(dry["backends"]["removed"], json!([{ "pool": "out", "id": "more" }]), "{dry}");
+    assert_eq!(served_by(addr, 6), ["more", "one"], "which changes nothing");
+    lb_.write_file(&toml.replace(&id(&two), "127.0.0.1:1").replace("pool = \"out\"", "pool = \"none\""));
+    let wrong = send(addr, "POST /lb/reload", "");
+    problem("a wrong file", &wrong, 400);
+    assert!(wrong.text().contains("none"), "{}", wrong.text());
+    lb_.write_file(&toml.replace(&id(&two), "127.0.0.1:1"));
+    let changed = done("two has left the file", &send(addr, "POST /lb/reload", ""), 200);
+    let told_ = changed["dropped"][0].as_str().unwrap_or_default();
+    assert!(told_.contains(&id(&two)) && changed["dropped"].as_array().map(Vec::len) == Some(1), "{changed}");
+    lb_.write_file(&toml);
+    done("two is back", &send(addr, "POST /lb/reload", ""), 200);
+    assert_eq!(served_by(addr, 9), ["more", "one", "two"]);
+    done("let go", &send(addr, "POST /lb/reload?discard=api", ""), 200);
+    assert_eq!(served_by(addr, 6), ["one", "two"]);
+    let config = told(&ask(addr, lb("/lb/config")));
+    assert_eq!(config["api"]["changes"], json!([]));
+    assert_eq!(config["config"]["pool"][0]["backend"][0]["weight"], 1);
+}
+
+#[test]
 fn flags_alone_are_enough_to_begin_with() {
     let one = Backend::named("one");
     let mut program = Command::new(binary());
@@ -290,5 +382,7 @@ fn flags_alone_are_enough_to_begin_with() {
     let addr = lb_.addr();
     assert_eq!(ask(addr, get("/")).status(), 503);
     done("added", &add(addr, "one", one.addr()), 201);
+    assert_eq!(ask(addr, get("/")).text(), "one");
+    problem("there is no file", &send(addr, "POST /lb/reload", ""), 400);
     assert_eq!(ask(addr, get("/")).text(), "one");
 }

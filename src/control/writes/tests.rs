@@ -1,5 +1,4 @@
 use super::*;
-use crate::base::ids::ListenerId;
 use crate::config;
 use crate::shared::order::Tags;
 use proptest::prelude::*;
@@ -35,7 +34,8 @@ fn order(change: Change) -> Order {
 fn judge(state: &State, order: &Order) -> Result<Judged, Answer> {
     let bound: SocketAddr = "127.0.0.1:80".parse().unwrap();
     let own = |_, address: &Address| (*address == Address::Ip(bound)).then_some(bound);
-    state.judge(order, &World { own: &own, leaving: &|pool, id| (pool, id) == ("p", "gone") })
+    let listener = |id: ListenerId| Some(usize::from(id.0));
+    state.judge(order, &World { own: &own, listener: &listener, leaving: &|pool, id| (pool, id) == ("p", "gone") })
 }
 
 fn told(answer: &Answer) -> (u16, String) {

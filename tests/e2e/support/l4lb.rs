@@ -177,7 +177,7 @@ pub struct L4lb {
     listeners: Vec<(String, SocketAddr)>,
     ended: Option<ExitStatus>,
     killed: bool,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
 }
 
 impl L4lb {
@@ -235,7 +235,7 @@ impl L4lb {
             let _ = child.wait();
             return Err(log.text());
         };
-        Ok(L4lb { child, log, listeners, ended: None, killed: false, _dir: dir })
+        Ok(L4lb { child, log, listeners, ended: None, killed: false, dir })
     }
 
     /// Where the first listener is.
@@ -278,6 +278,34 @@ impl L4lb {
         self.killed = true;
         self.child.kill().expect("it is our child");
         self.child.wait().expect("it is our child");
+    }
+
+    /// Writes its file anew, as a whole.
+    pub fn write_file(&self, toml: &str) {
+        let dir = self.dir.as_ref().expect("it was started with a file").path();
+        std::fs::write(dir.join("new.toml"), toml).expect("the file can be written");
+        std::fs::rename(dir.join("new.toml"), dir.join("lb.toml")).expect("and takes the place of the other");
+    }
+
+    /// The lines of the log so far that tell how a reload went, without the time.
+    pub fn reloads(&self) -> Vec<String> {
+        let told = |line: String| Some(line[line.find("reload")?..].to_owned());
+        self.log().into_iter().filter_map(told).collect()
+    }
+
+    /// Reloads with `toml`, and returns what the log says of it: a line, or every error.
+    pub fn reload(&self, toml: &str) -> Vec<String> {
+        self.write_file(toml);
+        self.reload_as_it_is()
+    }
+
+    /// Reloads its file, and returns what the log says of it.
+    pub fn reload_as_it_is(&self) -> Vec<String> {
+        let before = self.reloads().len();
+        self.signal(Signal::SIGHUP);
+        let is_over = |line: &String| line.starts_with("reloaded") || line.contains("nothing is changed");
+        wait_until("the log tells of a reload", || self.reloads()[before..].iter().any(is_over));
+        self.reloads().split_off(before)
     }
 
     /// Waits until it has ended by itself.
