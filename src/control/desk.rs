@@ -27,6 +27,9 @@ use std::time::Duration;
 const SEEN: Duration = Duration::from_secs(5);
 /// How long the address of a new backend may take to be resolved, before there is an answer without it.
 const NAMED: Duration = Duration::from_secs(2);
+/// How many may wait when another one wants to wait until a backend is gone: those wait for longer than all others, and
+/// whether their clients are still there is not known here.
+const MOST: usize = 4096;
 /// What is told when something cannot be kept.
 const NOT_KEPT: &str = "state_file cannot be written";
 
@@ -120,6 +123,11 @@ impl Desk {
         &self.state
     }
 
+    /// What will be in force with the next commit, if that can be kept.
+    pub(super) fn trial(&self) -> &State {
+        &self.trial
+    }
+
     /// Why what was kept could not be read at the start.
     pub(super) fn problem(&self) -> Option<&str> {
         self.broken.as_deref()
@@ -141,7 +149,11 @@ impl Desk {
     ) -> bool {
         let (until, gone_until) = (now.after(SEEN), now.after(order.wait()));
         let wait = |reply, edition| Wait { to, reply, edition, generation: None, name: None, until, gone_until };
-        match self.trial.judge(order, world) {
+        let judged = match self.waits.len() < MOST || order.wait().is_zero() {
+            true => self.trial.judge(order, world),
+            false => Err(Answer::problem(503, "too many wait already; leave out wait, and look at /lb/backends")),
+        };
+        match judged {
             Ok(Judged { next, reply, renewed }) => {
                 if let Some((pool, id, ttl)) = renewed {
                     self.expiry.renew((pool, id), ttl, now);
@@ -330,3 +342,6 @@ fn address_of(change: &Change) -> Option<&Address> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

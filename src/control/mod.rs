@@ -197,7 +197,7 @@ impl Control {
             (self.orders.reload)(Reload { dry_run, discard, reply });
             return Change::Nothing;
         }
-        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.state().config.clone());
+        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.trial().config.clone());
         let world = World {
             own: &|pool, address| plan.own_listener(pool, address),
             listener: &|id| plan.listener_ids().iter().position(|known| *known == id),
