@@ -2,20 +2,25 @@
 //!
 //! `app` alone knows every room; it decides nothing about a connection.
 
+mod account;
 mod limits;
 mod logging;
 mod notify;
 mod reload;
+pub mod state_file;
 mod store;
 mod upgrade;
 
+pub use crate::app::account::Account;
+use crate::app::logging::Log;
 use crate::app::reload::{Loader, doors_of};
+use crate::app::state_file::{Found, Start, StateFile, look};
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
-use crate::config::{Config, Protocol, Serves, Transport};
-use crate::control::{Control, Orders, Plan, Verdicts};
+use crate::config::{Config, Global, Protocol, Serves, Spot, Transport};
+use crate::control::{Control, Keeping, Orders, Overlay, Plan, Sources, Verdicts};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
@@ -26,7 +31,7 @@ use crate::shared::queue::Wakers;
 use crate::stats::Stats;
 use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select_biased};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
@@ -115,19 +120,26 @@ impl Stop {
 
 /// Starts everything and serves until told to stop. Says on the log why it cannot start.
 pub fn run(config: Config, options: Options) -> Exit {
-    let log = match logging::start(&config.global, options.debug) {
+    let account = match Account::of(&config.global) {
+        Ok(account) => account,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Config;
+        }
+    };
+    let log = match logging::start(&config.global, options.debug, account.as_ref()) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("{error}");
             return Exit::Config;
         }
     };
-    let exit = serve(config, options);
+    let exit = serve(config, options, account, &log);
     log.finish();
     exit
 }
 
-fn serve(config: Config, options: Options) -> Exit {
+fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) -> Exit {
     let program = options.upgradable.then(Program::of_this).flatten();
     warn_of_admin(&config);
     limits::raise_descriptors();
@@ -155,10 +167,27 @@ fn serve(config: Config, options: Options) -> Exit {
             return Exit::Bind;
         }
     };
+    let kept = config
+        .admin
+        .state_file
+        .as_ref()
+        .map(|path| look(path, if before.is_some() { Start::Successor } else { Start::Alone }));
+    if let Some(Err(error)) = account.map(|account| account.take_on(account::needs_low_ports(&config))) {
+        log::error!("{error}");
+        return Exit::Config;
+    }
     let bound = sockets.bound.clone();
     let taken = sockets.taken.clone();
     let known = before.as_mut().map(|before| before.take_verdicts().unwrap_or_default());
-    let running = match Running::start(config, sockets, workers, known, &options) {
+    let overlay = before.as_mut().map(Predecessor::take_overlay);
+    let sources = match sources(config, kept, overlay) {
+        Ok(sources) => sources,
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Config;
+        }
+    };
+    let running = match Running::start(sources, sockets, workers, known, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
@@ -183,7 +212,34 @@ fn serve(config: Config, options: Options) -> Exit {
     if let Some(ready) = options.ready {
         ready(&bound);
     }
-    running.until_told(options.stop.unwrap_or_default(), Upgrades::of(program), signals)
+    running.until_told(options.stop.unwrap_or_default(), Upgrades::of(program), signals, log)
+}
+
+/// `config`, and over it what the admin API has changed: `handed` by the process before this one, or else as far as it was
+/// `kept`. From now on it is kept there.
+///
+/// # Errors
+/// Nothing can be kept: a line with the place in the configuration, and what to do.
+fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Result<Sources, String> {
+    let at = config.admin.state_file_at.as_ref().map_or_else(|| "l4lb: admin.state_file".to_owned(), Spot::to_string);
+    let sources = Sources::new(config);
+    let Some(found) = kept else {
+        return Ok(sources.with(handed.unwrap_or_default(), Box::new(|_| Ok(()))));
+    };
+    let (file, overlay) = StateFile::open(found, Overlay::from_bytes).map_err(|error| format!("{at}: {error}"))?;
+    let broken = file.broken().cloned();
+    let keep = move |what: Keeping<'_>| match what {
+        Keeping::Bytes(bytes) => file.write(bytes),
+        Keeping::Release => {
+            file.release();
+            Ok(())
+        }
+    };
+    let sources = sources.with(handed.unwrap_or(overlay), Box::new(keep));
+    Ok(match broken {
+        Some(broken) => sources.broken(broken.to_string()),
+        None => sources,
+    })
 }
 
 /// What is no error of a configuration, and hardly what was meant.
@@ -196,10 +252,11 @@ fn warn_of_admin(config: &Config) {
             }
             _ => {}
         }
-        if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
-            log::warn!(
-                "admin.token_file: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]"
-            );
+    }
+    let keys = [("token_file", config.admin.token.is_some()), ("state_file", config.admin.state_file.is_some())];
+    if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
+        for (key, _) in keys.iter().filter(|(_, given)| *given) {
+            log::warn!("admin.{key}: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]");
         }
     }
 }
@@ -213,20 +270,34 @@ struct Running {
     workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
-    /// A reload may change it.
-    shutdown_timeout: Arc<Mutex<Duration>>,
+    /// What a reload may change of how it ends: shutdown_delay and shutdown_timeout.
+    shutdown: Arc<Mutex<Shutdown>>,
+}
+
+/// How long an end may take.
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    delay: Duration,
+    timeout: Duration,
+}
+
+impl Shutdown {
+    fn of(global: &Global) -> Shutdown {
+        Shutdown { delay: global.shutdown_delay, timeout: global.shutdown_timeout }
+    }
 }
 
 impl Running {
     /// `known`: what another process knew, which serves by the sockets still; they are not served by before workers are
     /// told to.
     fn start(
-        config: Config,
+        sources: Sources,
         sockets: store::Sockets,
         workers: usize,
         known: Option<Verdicts>,
         options: &Options,
     ) -> std::io::Result<Running> {
+        let config = sources.config().clone();
         let clock = if known.is_some() { Clock::started(BEFORE) } else { Clock::start() };
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
@@ -267,7 +338,7 @@ impl Running {
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
-        let shutdown_timeout = Arc::new(Mutex::new(global.shutdown_timeout));
+        let shutdown = Arc::new(Mutex::new(Shutdown::of(&global)));
         let reload =
             Loader { file: options.file.clone(), resolver: resolver.clone(), mail: mail.clone(), doors }.start()?;
         let orders = Orders {
@@ -279,16 +350,16 @@ impl Running {
                 resolver.learn(names.collect(), Duration::ZERO);
             }),
             global: {
-                let (debug, shutdown_timeout) = (options.debug, shutdown_timeout.clone());
+                let (debug, shutdown) = (options.debug, shutdown.clone());
                 Box::new(move |global| {
                     logging::set_level(global, debug);
                     let wanted = global.max_connections;
                     connections.set_limit(if wanted == 0 { possible } else { wanted.min(possible) });
-                    *lock(&shutdown_timeout) = global.shutdown_timeout;
+                    *lock(&shutdown) = Shutdown::of(global);
                 })
             },
         };
-        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, orders);
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, orders).over(sources);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -310,16 +381,16 @@ impl Running {
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
         Ok(Running {
-            old: Old { posts, hub, clock, chosen: sockets.chosen },
+            old: Old { posts, hub, clock, control: control.0.clone(), chosen: sockets.chosen },
             ended,
             workers: threads,
             control,
             stats,
-            shutdown_timeout,
+            shutdown,
         })
     }
 
-    fn until_told(self, stop: Stop, mut upgrades: Upgrades, mut signals: Signals) -> Exit {
+    fn until_told(self, stop: Stop, mut upgrades: Upgrades, mut signals: Signals, log: &Log) -> Exit {
         let (tell, told) = bounded(4);
         let handle = signals.handle();
         let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
@@ -333,14 +404,12 @@ impl Running {
             log::error!("signals cannot be waited for: {error}");
         }
         let mut replaced = false;
-        let exit = loop {
+        let mut exit = loop {
             select_biased! {
                 recv(told) -> signal => match signal {
-                    Ok(SIGTERM | SIGINT) => break Exit::Done,
-                    Ok(SIGHUP) => _ = self.control.0.send(ControlMail::Reload(Reload::default())),
+                    Ok(SIGTERM | SIGINT) | Err(_) => break Exit::Done,
                     Ok(SIGUSR2) => upgrades.begin(self.old.clone()),
-                    Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
-                    Err(_) => break Exit::Done,
+                    Ok(signal) => self.heed(signal, log),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
                 recv(upgrades.ended) -> ended => {
@@ -351,8 +420,7 @@ impl Running {
                     }
                 }
                 recv(self.ended) -> worker => {
-                    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
-                    break Exit::Config;
+                    break broken(worker);
                 }
             }
         };
@@ -360,11 +428,25 @@ impl Running {
             log::warn!("process {process} serves in place of this one already, and goes on");
             replaced = true;
         }
-        // Of one that was replaced the service manager would take it for the end of both.
-        if !replaced {
+        let at_once = if replaced {
+            false
+        } else {
+            // Of one that was replaced the service manager would take it for the end of both, and whoever asks for
+            // /lb/health for a reason to send nobody to either.
             notify::stopping();
-        }
-        let exit = self.drain(exit, &told, replaced);
+            self.old.hub.depart();
+            match exit {
+                Exit::Done => match self.delay(&told, log) {
+                    Ok(at_once) => at_once,
+                    Err(broken) => {
+                        exit = broken;
+                        false
+                    }
+                },
+                _ => false,
+            }
+        };
+        let exit = self.drain(exit, End { at_once, replaced }, &told, log);
         handle.close();
         exit
     }
@@ -377,31 +459,72 @@ impl Running {
         }
     }
 
+    /// Does what a signal asks for that does not end the process.
+    fn heed(&self, signal: i32, log: &Log) {
+        match signal {
+            SIGHUP => _ = self.control.0.send(ControlMail::Reload(Reload::default())),
+            SIGUSR1 => log.reopen(),
+            _ => log::warn!("no upgrade is begun any more: this process ends"),
+        }
+    }
+
+    /// Goes on for shutdown_delay, in which /lb/health tells that nobody should be sent here any more. Whether it is to end
+    /// at once then.
+    ///
+    /// # Errors
+    /// A worker has ended.
+    fn delay(&self, told: &Receiver<i32>, log: &Log) -> Result<bool, Exit> {
+        let delay = lock(&self.shutdown).delay;
+        if !delay.is_zero() {
+            log::info!("/lb/health says so from now on; draining in {delay:?}; a second signal ends at once");
+        }
+        let until = Instant::now() + delay;
+        loop {
+            select_biased! {
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) => return Ok(true),
+                    Ok(signal) => self.heed(signal, log),
+                    Err(_) => return Ok(false),
+                },
+                recv(self.ended) -> worker => return Err(broken(worker)),
+                default(until.saturating_duration_since(Instant::now())) => return Ok(false),
+            }
+        }
+    }
+
     /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, or a third where the first was none to
     /// end, but another process has taken the place of this one.
-    fn drain(self, exit: Exit, told: &Receiver<i32>, mut replaced: bool) -> Exit {
-        let shutdown_timeout = *lock(&self.shutdown_timeout);
-        log::info!("draining, at most for {shutdown_timeout:?}; a second signal ends at once");
-        self.order_all(|| WorkerMail::Drain);
-        let until = Instant::now() + shutdown_timeout;
+    fn drain(self, exit: Exit, how: End, told: &Receiver<i32>, log: &Log) -> Exit {
+        let End { at_once, mut replaced } = how;
+        let timeout = lock(&self.shutdown).timeout;
+        if at_once {
+            log::warn!("ended at once by a second signal");
+            self.order_all(|| WorkerMail::Cut);
+        } else {
+            log::info!("draining, at most for {timeout:?}; a second signal ends at once");
+            self.order_all(|| WorkerMail::Drain);
+        }
+        let until = Instant::now() + timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
         // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
         let mut left = self.workers.len() - usize::from(exit != Exit::Done);
-        let mut cut_until = None;
+        let mut cut_until = at_once.then(|| Instant::now() + CUT);
         while left > 0 {
             select_biased! {
-                recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
-                    if std::mem::take(&mut replaced) {
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) if std::mem::take(&mut replaced) => {
                         log::info!("draining already; another signal ends at once");
-                        continue;
                     }
-                    if cut_until.is_some() {
-                        return exit;
+                    Ok(SIGTERM | SIGINT) if cut_until.is_some() => return exit,
+                    Ok(SIGTERM | SIGINT) => {
+                        log::warn!("ended at once by a second signal");
+                        // Not by leaving it to the kernel, which would end every connection as if it were whole.
+                        cut_until = Some(Instant::now() + CUT);
+                        self.order_all(|| WorkerMail::Cut);
                     }
-                    log::warn!("ended at once by a second signal");
-                    // Not by leaving it to the kernel, which would end every connection as if it were whole.
-                    cut_until = Some(Instant::now() + CUT);
-                    self.order_all(|| WorkerMail::Cut);
+                    Ok(SIGHUP) => log::warn!("nothing is reloaded any more: this process ends"),
+                    Ok(signal) => self.heed(signal, log),
+                    Err(_) => return exit,
                 },
                 recv(self.ended) -> _ => left -= 1,
                 default(cut_until.unwrap_or(until).saturating_duration_since(Instant::now())) => {
@@ -409,7 +532,7 @@ impl Running {
                         log::error!("a worker does not end; leaving it behind");
                         return exit;
                     }
-                    log::warn!("the drain has lasted for {shutdown_timeout:?}; cutting what is left");
+                    log::warn!("the drain has lasted for {timeout:?}; cutting what is left");
                     cut_until = Some(Instant::now() + CUT);
                     self.order_all(|| WorkerMail::Cut);
                 }
@@ -439,9 +562,17 @@ impl Drop for Last {
     }
 }
 
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        SIGUSR1 => "SIGUSR1 (reopen logs)",
-        _ => "this signal",
-    }
+/// How a process ends.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// Without waiting for anybody.
+    at_once: bool,
+    /// Another process serves in place of this one.
+    replaced: bool,
+}
+
+/// A worker has ended by itself.
+fn broken(worker: Result<WorkerId, RecvError>) -> Exit {
+    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
+    Exit::Config
 }

@@ -133,6 +133,16 @@ pub struct Global {
     pub max_connections: u32,
     /// How long a drain may last.
     pub shutdown_timeout: Duration,
+    /// How long everything goes on before that while `/lb/health` says that we leave.
+    pub shutdown_delay: Duration,
+    /// The user to change to once everything is bound; `None` stays the one that started us.
+    pub user: Option<String>,
+    /// Where the file says so, for the error when there is none of that name.
+    pub user_at: Option<Spot>,
+    /// The group to change to; `None` means that of the user.
+    pub group: Option<String>,
+    /// Where the file says so.
+    pub group_at: Option<Spot>,
     /// Pin worker i to core i.
     pub cpu_affinity: bool,
     /// How long a worker polls before it blocks.
@@ -148,6 +158,11 @@ impl Default for Global {
             log_file_at: None,
             max_connections: 0,
             shutdown_timeout: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
+            user: None,
+            user_at: None,
+            group: None,
+            group_at: None,
             cpu_affinity: false,
             spin: Duration::ZERO,
         }
@@ -163,6 +178,10 @@ pub struct Admin {
     pub hosts: Vec<HostMatch>,
     /// What a request must carry.
     pub token: Option<Token>,
+    /// Where what it changes is kept over a restart; `None`: nowhere.
+    pub state_file: Option<PathBuf>,
+    /// Where the file says so, for the error when nothing can be kept there.
+    pub state_file_at: Option<Spot>,
 }
 
 /// The token of the admin API, and where it comes from.
@@ -178,7 +197,13 @@ impl Default for Admin {
     fn default() -> Self {
         let v4 = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
         let v6 = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128);
-        Admin { allow: vec![v4.into(), v6.into()], hosts: Vec::new(), token: None }
+        Admin {
+            allow: vec![v4.into(), v6.into()],
+            hosts: Vec::new(),
+            token: None,
+            state_file: None,
+            state_file_at: None,
+        }
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) fn read(r: &mut Reader<'_>, top: &Open<'_>) -> Draft {
 fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
     let usual = Global::default();
     let log_file = r.text(t, "log_file");
+    let (user, group) = (r.text(t, "user"), r.text(t, "group"));
     Global {
         workers: r.integer(t, "workers").unwrap_or(usual.workers),
         log_level: r.choice(t, "log_level").and_then(|word| word.parse().ok()).unwrap_or(usual.log_level),
@@ -92,6 +93,11 @@ fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
         log_file: log_file.map(|path| path.value.into()),
         max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
         shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
+        shutdown_delay: r.duration(t, "shutdown_delay").unwrap_or(usual.shutdown_delay),
+        user_at: user.as_ref().map(|name| r.spot(name.at, name.place.clone())),
+        user: user.map(|name| name.value),
+        group_at: group.as_ref().map(|name| r.spot(name.at, name.place.clone())),
+        group: group.map(|name| name.value),
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
         spin: r.duration(t, "spin").unwrap_or(usual.spin),
     }
@@ -104,6 +110,9 @@ fn admin(r: &mut Reader<'_>, t: &Open<'_>) -> (Admin, Option<Noted<Address>>) {
     }
     admin.hosts = r.hosts(t, "hosts");
     admin.token = r.secret(t, "token_file").map(|(file, secret)| Token { secret, file: file.value.into() });
+    let state_file = r.text(t, "state_file");
+    admin.state_file_at = state_file.as_ref().map(|path| r.spot(path.at, path.place.clone()));
+    admin.state_file = state_file.map(|path| path.value.into());
     (admin, r.bind(t, "listen"))
 }
 

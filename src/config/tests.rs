@@ -359,6 +359,9 @@ log_level = 'trace'
 log_file = '/var/log/l4lb.log'
 max_connections = 1000
 shutdown_timeout = '0s'
+shutdown_delay = '1500ms'
+user = 'www'
+group = 'web'
 cpu_affinity = true
 spin = '50us'
 [[listener]]
@@ -397,6 +400,11 @@ backend = [
         log_file_at: Some(Spot { file: "t".into(), line: 6, column: 12, key: "global.log_file".to_owned() }),
         max_connections: 1000,
         shutdown_timeout: Duration::ZERO,
+        shutdown_delay: Duration::from_millis(1500),
+        user: Some("www".to_owned()),
+        user_at: Some(Spot { file: "t".into(), line: 10, column: 8, key: "global.user".to_owned() }),
+        group: Some("web".to_owned()),
+        group_at: Some(Spot { file: "t".into(), line: 11, column: 9, key: "global.group".to_owned() }),
         cpu_affinity: true,
         spin: Duration::from_micros(50),
     };

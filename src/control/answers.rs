@@ -91,14 +91,14 @@ fn run(hub: &Hub, posts: &[WorkerPost<PlainStream>], clock: Clock, questions: &R
     for first in questions {
         // What many ask at once is rendered once, and held once: an answer may be long, and its readers slow.
         let batch: Vec<Due> = std::iter::once(first).chain(questions.try_iter().take(BOX)).collect();
-        let (snapshot, now) = (hub.current(), clock.now());
+        let (snapshot, now, departs) = (hub.current(), clock.now(), hub.departs());
         let mut said: Vec<(Question, u64, Answer)> = Vec::new();
         for Due { worker, session, question, unless, about } in batch {
             let edition = about.edition;
             let answer = match said.iter().find(|(asked, of, _)| *asked == question && *of == edition) {
                 Some((_, _, answer)) => answer.clone(),
                 None => {
-                    let answer = render::answer(&question, &snapshot, &about, now);
+                    let answer = render::answer(&question, &snapshot, &about, now, departs);
                     said.push((question, edition, answer.clone()));
                     answer
                 }

@@ -27,11 +27,25 @@ use std::time::Duration;
 const SEEN: Duration = Duration::from_secs(5);
 /// How long the address of a new backend may take to be resolved, before there is an answer without it.
 const NAMED: Duration = Duration::from_secs(2);
+/// How many may wait when another one wants to wait until a backend is gone: those wait for longer than all others, and
+/// whether their clients are still there is not known here.
+const MOST: usize = 4096;
 /// What is told when something cannot be kept.
 const NOT_KEPT: &str = "state_file cannot be written";
+/// What is told while another process is to take the place of this one.
+pub(super) const HALTED: &str = "an upgrade is under way, so nothing is changed just now; try again in a second";
 
-/// Keeps what the API has changed, before it is answered: the bytes of an [`Overlay`].
-pub type Keep = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+/// Keeps what the API has changed, before it is answered.
+pub type Keep = Box<dyn FnMut(Keeping<'_>) -> io::Result<()> + Send>;
+
+/// What is to be done with what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping<'a> {
+    /// It is this from now on: the bytes of an [`Overlay`].
+    Bytes(&'a [u8]),
+    /// Another process may keep it from now on. More bytes mean that none has.
+    Release,
+}
 
 /// What the configuration in force is made of, and where what the admin API changes is kept.
 pub struct Sources {
@@ -99,6 +113,8 @@ pub(super) struct Desk {
     expiry: Expiry,
     keep: Keep,
     broken: Option<String>,
+    /// Another process is to take the place of this one: nothing is changed here.
+    halted: bool,
     /// The edition that is in force, for whoever is told of it by others.
     edition: Arc<AtomicU64>,
 }
@@ -112,12 +128,17 @@ impl Desk {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
         }
         let edition = Arc::new(AtomicU64::new(state.edition));
-        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, edition }
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted: false, edition }
     }
 
     /// What is in force.
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What will be in force with the next commit, if that can be kept.
+    pub(super) fn trial(&self) -> &State {
+        &self.trial
     }
 
     /// Why what was kept could not be read at the start.
@@ -141,7 +162,12 @@ impl Desk {
     ) -> bool {
         let (until, gone_until) = (now.after(SEEN), now.after(order.wait()));
         let wait = |reply, edition| Wait { to, reply, edition, generation: None, name: None, until, gone_until };
-        match self.trial.judge(order, world) {
+        let judged = match self.waits.len() < MOST || order.wait().is_zero() {
+            _ if self.halted => Err(Answer::problem(503, HALTED).with("Retry-After", "1")),
+            true => self.trial.judge(order, world),
+            false => Err(Answer::problem(503, "too many wait already; leave out wait, and look at /lb/backends")),
+        };
+        match judged {
             Ok(Judged { next, reply, renewed }) => {
                 if let Some((pool, id, ttl)) = renewed {
                     self.expiry.renew((pool, id), ttl, now);
@@ -170,8 +196,30 @@ impl Desk {
         self.trial.is_base_of(order).is_ok()
     }
 
+    /// From now on nothing is changed: what the API has changed goes to another process.
+    pub(super) fn halt(&mut self) -> Vec<u8> {
+        self.halted = true;
+        if let Err(error) = (self.keep)(Keeping::Release) {
+            log::error!("what the admin API changes cannot be given away: {error}");
+        }
+        self.state.overlay.to_bytes()
+    }
+
+    /// Goes on after [`Desk::halt`].
+    pub(super) fn resume(&mut self) {
+        self.halted = false;
+    }
+
+    /// Whether nothing may be changed.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted
+    }
+
     /// Takes out registrations that are over. True when there were any.
     pub(super) fn expire(&mut self, now: Tick) -> bool {
+        if self.halted {
+            return false;
+        }
         let mut any = false;
         for (pool, id) in self.expiry.take(now) {
             if let Some(next) = self.trial.expired(&pool, &id) {
@@ -204,7 +252,7 @@ impl Desk {
             return Ok(None);
         }
         if self.trial.overlay != self.state.overlay
-            && let Err(error) = (self.keep)(&self.trial.overlay.to_bytes())
+            && let Err(error) = (self.keep)(Keeping::Bytes(&self.trial.overlay.to_bytes()))
         {
             log::error!("what the admin API changes cannot be kept, so it is not changed: {error}");
             let detail =
@@ -330,3 +378,6 @@ fn address_of(change: &Change) -> Option<&Address> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

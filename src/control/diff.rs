@@ -94,6 +94,7 @@ fn settings(old: &Config, new: &Config, changes: &mut Changes) {
         ("global.log_level", a.log_level != b.log_level),
         ("global.max_connections", a.max_connections != b.max_connections),
         ("global.shutdown_timeout", a.shutdown_timeout != b.shutdown_timeout),
+        ("global.shutdown_delay", a.shutdown_delay != b.shutdown_delay),
         ("admin.allow", old.admin.allow != new.admin.allow),
         ("admin.hosts", old.admin.hosts != new.admin.hosts),
         ("admin.token_file", old.admin.token != new.admin.token),
@@ -103,6 +104,9 @@ fn settings(old: &Config, new: &Config, changes: &mut Changes) {
         ("global.cpu_affinity", a.cpu_affinity != b.cpu_affinity),
         ("global.spin", a.spin != b.spin),
         ("global.log_file", a.log_file != b.log_file),
+        ("global.user", a.user != b.user),
+        ("global.group", a.group != b.group),
+        ("admin.state_file", old.admin.state_file != new.admin.state_file),
     ];
     let told = |all: &[(&str, bool)]| -> Vec<String> {
         all.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
@@ -114,7 +118,9 @@ fn settings(old: &Config, new: &Config, changes: &mut Changes) {
     (known.workers, known.cpu_affinity, known.spin) = (a.workers, a.cpu_affinity, a.spin);
     (known.log_level, known.max_connections) = (a.log_level, a.max_connections);
     (known.log_file, known.log_file_at) = (a.log_file.clone(), a.log_file_at.clone());
-    known.shutdown_timeout = a.shutdown_timeout;
+    (known.shutdown_timeout, known.shutdown_delay) = (a.shutdown_timeout, a.shutdown_delay);
+    (known.user, known.user_at) = (a.user.clone(), a.user_at.clone());
+    (known.group, known.group_at) = (a.group.clone(), a.group_at.clone());
     if known != *a {
         changes.at_restart.push("global".to_owned());
     }

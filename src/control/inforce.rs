@@ -56,6 +56,9 @@ fn global(global: &Global) -> Value {
         "log_file": global.log_file,
         "max_connections": global.max_connections,
         "shutdown_timeout": duration(global.shutdown_timeout),
+        "shutdown_delay": duration(global.shutdown_delay),
+        "user": global.user,
+        "group": global.group,
         "cpu_affinity": global.cpu_affinity,
         "spin": duration(global.spin),
     })
@@ -68,6 +71,7 @@ fn admin(admin: &Admin, listen: Option<&Address>) -> Value {
         "hosts": admin.hosts.iter().map(host).collect::<Vec<_>>(),
         // What is in it stays there.
         "token_file": admin.token.as_ref().map(|token| &token.file),
+        "state_file": admin.state_file,
     })
 }
 

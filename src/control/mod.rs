@@ -16,7 +16,7 @@ mod render;
 mod verdicts;
 mod writes;
 
-pub use desk::{Keep, Sources};
+pub use desk::{Keep, Keeping, Sources};
 pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
 pub use verdicts::Verdicts;
@@ -180,6 +180,16 @@ impl Control {
                 Some(Change::Nothing)
             }
             ControlMail::Adopt(adopt) => Some(self.reload(*adopt)),
+            ControlMail::Halt { tell } => {
+                // What was ordered before is answered as made, so it must not be left behind.
+                self.publish(Change::Backends);
+                let _ = tell.send(self.desk.halt());
+                Some(Change::Nothing)
+            }
+            ControlMail::Resume => {
+                self.desk.resume();
+                Some(Change::Nothing)
+            }
             ControlMail::Stop => None,
         }
     }
@@ -199,7 +209,7 @@ impl Control {
             (self.orders.reload)(Reload { dry_run, discard, reply });
             return Change::Nothing;
         }
-        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.state().config.clone());
+        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.trial().config.clone());
         let world = World {
             own: &|pool, address| plan.own_listener(pool, address),
             listener: &|id| plan.listener_ids().iter().position(|known| *known == id),
@@ -215,6 +225,11 @@ impl Control {
     fn reload(&mut self, adopt: Adopt) -> Change {
         let Adopt { config, resolved, reload } = adopt;
         let Reload { dry_run, discard, reply } = reload;
+        if self.desk.is_halted() {
+            log::error!("reload: {}", desk::HALTED);
+            reply.tell(Err(vec![desk::HALTED.to_owned()]));
+            return Change::Nothing;
+        }
         let (next, dropped) = self.desk.reloaded(config, discard);
         if dry_run {
             reply.tell(Ok(Changes { dropped, ..self.plan.compare(&next.config) }));

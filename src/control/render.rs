@@ -14,11 +14,12 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::HashSet;
 
-/// Answers `question` as things stand `now`; `about` is what the configuration is made of.
-pub(super) fn answer(question: &Question, snapshot: &Snapshot, about: &About, now: Tick) -> Answer {
+/// Answers `question` as things stand `now`; `about` is what the configuration is made of, and `departs` says that the
+/// process is to end.
+pub(super) fn answer(question: &Question, snapshot: &Snapshot, about: &About, now: Tick, departs: bool) -> Answer {
     match question {
         Question::Config => inforce::config(about),
-        Question::Health => health(snapshot, now),
+        Question::Health => health(snapshot, now, departs),
         Question::Stats => json(200, &stats(snapshot, now)),
         Question::Backends { pool } => backends(pool.as_deref(), snapshot, now),
     }
@@ -50,6 +51,9 @@ impl<T: Serialize> Serialize for ByName<T> {
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
+    /// Why, where it is not for a pool that has nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unhealthy_pools: Vec<String>,
     pools: ByName<PoolHealth>,
@@ -62,7 +66,7 @@ struct PoolHealth {
     backends: usize,
 }
 
-fn health(snapshot: &Snapshot, now: Tick) -> Answer {
+fn health(snapshot: &Snapshot, now: Tick, departs: bool) -> Answer {
     let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
     let one = |pool: &Pool| {
         let available = pool.available(now);
@@ -72,8 +76,10 @@ fn health(snapshot: &Snapshot, now: Tick) -> Answer {
     let pools: Vec<_> = snapshot.live_pools().map(one).collect();
     let bad = pools.iter().filter(|(_, health)| health.available == 0).map(|(name, _)| name.clone());
     let unhealthy_pools: Vec<String> = bad.collect();
-    let healthy = unhealthy_pools.is_empty();
-    json(if healthy { 200 } else { 503 }, &Health { status: word(healthy), unhealthy_pools, pools: ByName(pools) })
+    let healthy = unhealthy_pools.is_empty() && !departs;
+    let reason = departs.then_some("draining");
+    let health = Health { status: word(healthy), reason, unhealthy_pools, pools: ByName(pools) };
+    json(if healthy { 200 } else { 503 }, &health)
 }
 
 #[derive(Serialize)]

@@ -95,6 +95,13 @@ pub enum ControlMail {
     Reload(Reload),
     /// It was read, and what it needs is at hand: put it in force.
     Adopt(Box<Adopt>),
+    /// Another process is to take the place of this one: from now on nothing changes the configuration.
+    Halt {
+        /// Told what the admin API has changed, as bytes of an overlay.
+        tell: Sender<Vec<u8>>,
+    },
+    /// It does not: go on.
+    Resume,
     /// Nothing more will be asked: end.
     Stop,
 }

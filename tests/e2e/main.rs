@@ -9,11 +9,13 @@
 
 mod support;
 
+mod account;
 mod admin;
 mod backpressure;
 mod bulk;
 mod checks;
 mod choosing;
+mod drain;
 mod ends;
 mod exits;
 mod failover;
@@ -31,6 +33,7 @@ mod http_upgrade;
 mod kills;
 mod life;
 mod limits;
+mod logs;
 mod many_checks;
 mod names;
 mod picking;
@@ -40,6 +43,7 @@ mod reload;
 mod retries;
 mod silence;
 mod sockets;
+mod state;
 mod stats;
 mod transfer;
 mod udp_addresses;

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::admin::{json as told, lb, problem};
 use crate::support::http::{Backend, Message, Wire, ask, get, ok};
 use crate::support::l4lb::{binary, command};
-use crate::support::{L4lb, Setup, wait_until};
+use crate::support::proc::cpu_time;
+use crate::support::{L4lb, Setup, note, wait_until};
 
 /// A request of the API with this body; empty: with none.
 fn write(line: &str, fields: &str, body: &str) -> String {
@@ -280,6 +281,31 @@ fn who_registers_is_served_until_it_stops() {
     problem("an id of the file", &send(addr, REGISTER, &taken), 409);
     let file = format!("DELETE /lb/services/out/{}", one.addr());
     problem("which cannot be deregistered", &send(addr, &file, ""), 409);
+}
+
+#[test]
+fn many_services_renew_every_second_and_one_falls_silent() {
+    const SERVICES: usize = 200;
+    const ROUNDS: u32 = 3;
+    let one = Backend::named("one");
+    let lb_ = over(&one);
+    let addr = lb_.addr();
+    let register = |n: usize| {
+        let (host, ttl) = (format!("127.1.0.{}", n + 1), if n == 0 { "500ms" } else { "60s" });
+        let body = json!({ "id": format!("s{n}"), "host": host, "port": 9, "ttl": ttl }).to_string();
+        write("POST /lb/services/out/register", "", &body)
+    };
+    let mut wire = Wire::to(addr);
+    (0..SERVICES).rev().for_each(|n| assert_eq!(wire.ask(register(n)).status(), 201, "service {n}"));
+    wait_until("the silent one is gone", || states(addr).iter().all(|(id, _)| id != "s0"));
+    let (before, generation) = (cpu_time(lb_.pid()), told(&ask(addr, lb("/lb/config")))["generation"].clone());
+    for round in 0..ROUNDS {
+        (1..SERVICES).for_each(|n| assert_eq!(wire.ask(register(n)).status(), 200, "service {n}, round {round}"));
+    }
+    let each = (cpu_time(lb_.pid()) - before) / (ROUNDS * (SERVICES as u32 - 1));
+    note(&format!("a renewal of one of {SERVICES} services costs {each:?} of processor time"));
+    assert_eq!(told(&ask(addr, lb("/lb/config")))["generation"], generation, "none of that is a change");
+    assert_eq!(states(addr).len(), SERVICES, "and the others are still there");
 }
 
 #[test]

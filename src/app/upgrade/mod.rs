@@ -24,3 +24,5 @@ pub(super) use old::{Ended, Old, Upgrades};
 const VARIABLE: &str = "L4LB_UPGRADE_FD";
 /// The name of what is known of backends.
 const VERDICTS: &str = "verdicts";
+/// The name of what the admin API has changed.
+const OVERLAY: &str = "overlay";

@@ -3,9 +3,9 @@
 use crate::app::notify;
 use crate::app::store::{Handed, Taken};
 use crate::app::upgrade::channel::{Channel, Message};
-use crate::app::upgrade::{VARIABLE, VERDICTS};
+use crate::app::upgrade::{OVERLAY, VARIABLE, VERDICTS};
 use crate::config::Transport;
-use crate::control::Verdicts;
+use crate::control::{Overlay, Verdicts};
 use crate::link::plain::PlainStream;
 use crate::shared::handing::Handing;
 use crate::shared::mail::{WorkerMail, WorkerPost};
@@ -87,8 +87,17 @@ impl Predecessor {
         verdicts.inspect_err(|error| log::warn!("what was known of backends is not understood: {error}")).ok()
     }
 
-    /// What it handed over under a name.
-    pub(in crate::app) fn take_blob(&mut self, name: &str) -> Option<Vec<u8>> {
+    /// What the admin API had changed there.
+    pub(in crate::app) fn take_overlay(&mut self) -> Overlay {
+        let bytes = self.take_blob(OVERLAY);
+        let overlay = bytes.map_or(Ok(Overlay::default()), |bytes| Overlay::from_bytes(&bytes));
+        overlay.unwrap_or_else(|error| {
+            log::error!("what the admin API had changed is not understood, and is lost: {error}");
+            Overlay::default()
+        })
+    }
+
+    fn take_blob(&mut self, name: &str) -> Option<Vec<u8>> {
         self.blobs.remove(name)
     }
 

@@ -3,14 +3,14 @@
 use crate::app::notify;
 use crate::app::store::Chosen;
 use crate::app::upgrade::channel::{Channel, Message, Place, SocketRecord};
-use crate::app::upgrade::{Program, VERDICTS};
+use crate::app::upgrade::{OVERLAY, Program, VERDICTS};
 use crate::base::time::Clock;
 use crate::config::Transport;
 use crate::control::Verdicts;
 use crate::link::plain::PlainStream;
 use crate::shared::handing::Handing;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{WorkerMail, WorkerPost};
+use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
 use std::io;
@@ -34,6 +34,7 @@ pub(in crate::app) struct Old {
     pub(in crate::app) posts: Vec<WorkerPost<PlainStream>>,
     pub(in crate::app) hub: Arc<Hub>,
     pub(in crate::app) clock: Clock,
+    pub(in crate::app) control: Sender<ControlMail>,
     /// What has become of addresses at port 0.
     pub(in crate::app) chosen: Vec<Chosen>,
 }
@@ -149,6 +150,7 @@ fn upgrade(program: &Program, old: &Old, line: &Mutex<Line>) -> Ended {
         }
         Err(why) => {
             old.order_all(|| WorkerMail::Hand(Handing::Thaw));
+            let _ = old.control.send(ControlMail::Resume);
             let told = launched.end();
             log::error!("the upgrade has failed: {why}; of process {process}: {told}; going on as before");
             notify::ready();
@@ -210,12 +212,22 @@ impl Old {
     /// Tells of all listening sockets, and of what is known.
     fn begin(&self, channel: &Channel) -> Result<Vec<SocketRecord>, String> {
         let told = |error: io::Error| format!("the new process cannot be told of our sockets: {error}");
+        let overlay = self.halt()?;
         let (records, sockets) = self.sockets()?;
         channel.send_sockets(&records, &sockets).map_err(told)?;
         let verdicts = Verdicts::of(&self.hub.current(), self.clock.now());
         channel.send_blob(VERDICTS, &verdicts.to_bytes()).map_err(told)?;
+        channel.send_blob(OVERLAY, &overlay).map_err(told)?;
         channel.send_told().map_err(told)?;
         Ok(records)
+    }
+
+    /// From now on nothing changes the configuration. What the admin API has changed of it.
+    fn halt(&self) -> Result<Vec<u8>, String> {
+        let (tell, told) = bounded(1);
+        let sent = self.control.send(ControlMail::Halt { tell });
+        let overlay = sent.ok().and_then(|()| told.recv_timeout(ANSWER).ok());
+        overlay.ok_or_else(|| "the configuration is not to be had".to_owned())
     }
 
     /// All listening sockets, as their workers have them.

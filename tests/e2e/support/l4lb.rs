@@ -176,6 +176,7 @@ pub struct L4lb {
     log: Arc<Log>,
     listeners: Vec<(String, SocketAddr)>,
     ended: Option<ExitStatus>,
+    killed: bool,
     dir: Option<TempDir>,
 }
 
@@ -201,6 +202,16 @@ impl L4lb {
         Self::launch(command, Some(dir), complete)
     }
 
+    /// Starts `command` with `-c` and a file of this text, which sends the log elsewhere: waits for nothing, and knows no
+    /// address.
+    pub fn start_unheard(mut command: Command, toml: &str) -> L4lb {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("lb.toml");
+        std::fs::write(&file, toml).expect("the file can be written");
+        command.arg("-c").arg(&file);
+        Self::launch(command, Some(dir), |_| true).expect("nothing is waited for")
+    }
+
     /// Starts `command` as it is, and waits until a listener has told its address.
     ///
     /// # Errors
@@ -224,7 +235,7 @@ impl L4lb {
             let _ = child.wait();
             return Err(log.text());
         };
-        Ok(L4lb { child, log, listeners, ended: None, dir })
+        Ok(L4lb { child, log, listeners, ended: None, killed: false, dir })
     }
 
     /// Where the first listener is.
@@ -260,6 +271,13 @@ impl L4lb {
     pub fn signal(&self, signal: Signal) {
         assert!(self.ended.is_none(), "l4lb has ended already");
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child and still there");
+    }
+
+    /// Ends it as a crash does: by SIGKILL, at once.
+    pub fn kill(mut self) {
+        self.killed = true;
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
     }
 
     /// Writes its file anew, as a whole.
@@ -310,6 +328,9 @@ impl L4lb {
 
 impl Drop for L4lb {
     fn drop(&mut self) {
+        if self.killed {
+            return;
+        }
         if std::thread::panicking() {
             let _ = self.child.kill();
             let _ = self.child.wait();
