@@ -69,6 +69,15 @@ impl Sources {
     }
 }
 
+/// What a reload has put in force.
+pub(super) struct Reloaded {
+    pub(super) config: Config,
+    /// What the API had changed and has no place any more, as lines.
+    pub(super) dropped: Vec<String>,
+    /// What was wished for and could not be done.
+    pub(super) problem: Option<String>,
+}
+
 /// Whom to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct To {
@@ -195,16 +204,37 @@ impl Desk {
         any
     }
 
-    /// The state once the file is `file`, with `discard` without what the API has changed; and what of that has no place over
-    /// it, as lines.
-    pub(super) fn reloaded(&self, file: Config, discard: bool) -> (State, Vec<String>) {
-        let (next, dropped) = self.trial.reloaded(file, discard);
-        (next, dropped.iter().map(ToString::to_string).collect())
+    /// The configuration once the file is `file`, with `discard` without what the API has changed; and what of that has no
+    /// place over it, as lines. Changes nothing.
+    pub(super) fn reloaded(&self, file: &Config, discard: bool) -> (Config, Vec<String>) {
+        let (next, dropped) = self.trial.reloaded(file.clone(), discard);
+        (Config::clone(&next.config), dropped.iter().map(ToString::to_string).collect())
     }
 
-    /// What is in force from the next commit on.
-    pub(super) fn accept(&mut self, next: State) {
+    /// The same, and it is in force from now on: sockets have moved already, so that nothing can be refused here any more.
+    /// Where what is let go by `discard` cannot be taken out of what is kept, it stays.
+    pub(super) fn reload(&mut self, file: &Config, discard: bool, now: Tick) -> Reloaded {
+        // What was ordered before counts; whoever is to be told that it cannot be kept has been.
+        let _ = self.commit(now);
+        let (mut next, mut dropped) = self.state.reloaded(file.clone(), discard);
+        let mut problem = None;
+        if next.overlay != self.state.overlay
+            && let Err(error) = (self.keep)(&next.overlay.to_bytes())
+        {
+            log::error!(
+                "{NOT_KEPT}: {error}; what of it has no place over the file is dropped again at the next start"
+            );
+            if discard {
+                (next, dropped) = self.state.reloaded(file.clone(), false);
+                problem = Some(format!(
+                    "{NOT_KEPT}: {error}; the file is in force, but what the API has changed stays; mend that and try again"
+                ));
+            }
+        }
         self.trial = next;
+        self.settle();
+        let dropped = dropped.iter().map(ToString::to_string).collect();
+        Reloaded { config: Config::clone(&self.state.config), dropped, problem }
     }
 
     /// Keeps what was ordered since the last time. The configuration that is to be put in force now, if there is one.
@@ -235,11 +265,16 @@ impl Desk {
             }
             return Err(detail);
         }
+        self.settle();
+        Ok(Some(Config::clone(&self.state.config)))
+    }
+
+    /// What was tried is what is in force.
+    fn settle(&mut self) {
         self.state = self.trial.clone();
         self.edition.store(self.state.edition, Relaxed);
         let overlay = &self.state.overlay;
         self.expiry.retain(|(pool, id)| overlay.registered(pool, id).is_some());
-        Ok(Some(Config::clone(&self.state.config)))
     }
 
     /// A name has been resolved, or does not resolve.
@@ -328,8 +363,11 @@ pub(super) fn reload_answer(dry_run: bool, edition: &AtomicU64, adopted: Adopted
             render::json(200, &told).about(edition.load(Relaxed))
         }
         Err(errors) => {
-            let status = if errors.iter().any(|error| error.starts_with(NOT_KEPT)) { 500 } else { 400 };
-            Answer::problem(status, &format!("nothing is changed: {}", errors.join("; ")))
+            let errors = errors.join("; ");
+            match errors.starts_with(NOT_KEPT) {
+                true => Answer::problem(500, &errors),
+                false => Answer::problem(400, &format!("nothing is changed: {errors}")),
+            }
         }
     }
 }

@@ -19,16 +19,17 @@ pub use desk::{Keep, Sources};
 pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
 
+use crate::base::ids::ListenerId;
 use crate::base::time::{Clock, Tick};
 use crate::config::{Config, Global};
 use crate::control::answers::{About, Answers, Due};
-use crate::control::desk::{Desk, To};
+use crate::control::desk::{Desk, Reloaded, To};
 use crate::control::writes::World;
 use crate::link::plain::PlainStream;
 use crate::shared::changes::Changes;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{Adopt, ControlMail, HostPort, Reload, Reply, WorkerMail, WorkerPost};
+use crate::shared::mail::{Adopt, ControlMail, HostPort, Listen, Moves, Reload, Reply, WorkerMail, WorkerPost};
 use crate::shared::order::{self, Order};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -80,6 +81,8 @@ pub struct Control {
     orders: Orders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
+    /// For each worker, other listening sockets, to be told behind the next snapshot.
+    listen: Vec<Vec<Listen<ListenerId>>>,
     /// Who is to be told of what, when all workers go by a generation.
     pending: Vec<(u64, Reply, Changes)>,
     /// The turn of a worker that was reported as stalled.
@@ -102,9 +105,9 @@ impl Control {
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
-        let (old, pending) = (VecDeque::new(), Vec::new());
+        let (old, listen, pending) = (VecDeque::new(), Vec::new(), Vec::new());
         let desk = Desk::new(Sources::new(plan.config().clone()), clock.now());
-        Control { plan, hub, posts, clock, mailbox, orders, old, pending, reported: None, desk, answers }
+        Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported: None, desk, answers }
     }
 
     /// The same where the configuration of the plan is made of `sources`.
@@ -211,38 +214,41 @@ impl Control {
 
     /// The file was read again.
     fn reload(&mut self, adopt: Adopt) -> Change {
-        let Adopt { config, resolved, reload } = adopt;
+        let Adopt { config, resolved, moves, reload } = adopt;
         let Reload { dry_run, discard, reply } = reload;
-        let (next, dropped) = self.desk.reloaded(config, discard);
         if dry_run {
-            reply.tell(Ok(Changes { dropped, ..self.plan.compare(&next.config) }));
+            let (config, dropped) = self.desk.reloaded(&config, discard);
+            let mut changes = Changes { dropped, ..self.plan.compare(&config) };
+            changes.at_restart.extend(moves.at_restart);
+            reply.tell(Ok(changes));
             return Change::Nothing;
         }
         for ((host, port), addresses) in resolved {
             self.plan.resolved(host, port, addresses);
         }
-        self.desk.accept(next);
-        let config = match self.desk.commit(self.clock.now()) {
-            Ok(config) => config.unwrap_or_else(|| self.plan.config().clone()),
-            Err(why) => {
-                log::error!("reload: nothing is changed");
-                reply.tell(Err(vec![why]));
-                return Change::Nothing;
-            }
-        };
-        let changes = Changes { dropped, ..self.adopt(config) };
+        let Reloaded { config, dropped, problem } = self.desk.reload(&config, discard, self.clock.now());
+        let changes = Changes { dropped, ..self.adopt(config, Some(moves)) };
         // Whoever read the file had its names resolved alone.
         (self.orders.names)(self.plan.names());
         log::info!("reloaded: {changes}");
-        self.pending.push((self.plan.next_generation(), reply, changes));
+        match problem {
+            None => self.pending.push((self.plan.next_generation(), reply, changes)),
+            Some(problem) => reply.tell(Err(vec![problem])),
+        }
         Change::Backends
     }
 
     /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs.
-    fn adopt(&mut self, config: Config) -> Changes {
+    fn adopt(&mut self, config: Config, moves: Option<Moves>) -> Changes {
         let names = self.plan.names();
-        let changes = self.plan.adopt(config);
+        let mut changes = self.plan.adopt(config);
         self.plan.number(self.desk.state().edition);
+        if let Some(moves) = moves {
+            changes.at_restart.extend(moves.at_restart);
+            self.plan.binds(moves.bound);
+            let ids = self.plan.listener_ids();
+            self.listen.push(moves.orders.into_iter().map(|listen| listen.with(|at| ids[at])).collect());
+        }
         if self.plan.names() != names {
             (self.orders.names)(self.plan.names());
         }
@@ -258,7 +264,7 @@ impl Control {
 
     fn publish(&mut self, change: Change) {
         if let Ok(Some(config)) = self.desk.commit(self.clock.now()) {
-            let changes = self.adopt(config);
+            let changes = self.adopt(config, None);
             log::info!("the admin API: {changes}");
         }
         let next = self.plan.build();
@@ -270,6 +276,13 @@ impl Control {
         self.old.push_back((generation, last));
         for post in &self.posts {
             post.wake();
+        }
+        for orders in std::mem::take(&mut self.listen) {
+            for (post, listen) in self.posts.iter().zip(orders).filter(|(_, listen)| !listen.is_empty()) {
+                if !post.order(WorkerMail::Listen(listen)) {
+                    log::error!("a worker takes no orders; its listening sockets are as they were");
+                }
+            }
         }
         for slots in self.plan.take_left().chunks(FORGET).map(Arc::<[_]>::from) {
             for post in &self.posts {
