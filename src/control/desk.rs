@@ -116,9 +116,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// A desk over `sources`. Those that registered in an earlier life have their whole time from `now` on.
-    pub(super) fn new(sources: Sources, now: Tick) -> Desk {
+    /// A desk over `sources`, which are the configuration of the number `edition`. Those that registered in an earlier life have their whole time from `now` on.
+    pub(super) fn new(sources: Sources, edition: u64, now: Tick) -> Desk {
         let Sources { state, keep, broken } = sources;
+        let state = State { edition, ..state };
         let mut expiry = Expiry::default();
         for (pool, id, ttl) in state.overlay.registrations() {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);

@@ -106,13 +106,13 @@ impl Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
         let (old, listen, pending) = (VecDeque::new(), Vec::new(), Vec::new());
-        let desk = Desk::new(Sources::new(plan.config().clone()), clock.now());
+        let desk = Desk::new(Sources::new(plan.config().clone()), plan.edition(), clock.now());
         Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported: None, desk, answers }
     }
 
     /// The same where the configuration of the plan is made of `sources`.
     pub fn over(self, sources: Sources) -> Control {
-        let desk = Desk::new(sources, self.clock.now());
+        let desk = Desk::new(sources, self.plan.edition(), self.clock.now());
         Control { desk, ..self }
     }
 

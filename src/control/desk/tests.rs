@@ -45,7 +45,7 @@ impl House {
         let mut plan = Plan::new(sources.config().clone(), 1);
         let hub = Hub::new(plan.build(), 1);
         let member = Member::new(hub.clone(), WorkerId(0));
-        let desk = Desk::new(sources, Tick(0));
+        let desk = Desk::new(sources, plan.edition(), Tick(0));
         House { desk, plan, hub, member, post, mailbox, kept, full, now: Tick(0), _poll: poll }
     }
 
