@@ -71,6 +71,16 @@ enum Change {
     Backends,
 }
 
+/// A reload that is on its way to the workers.
+struct Pending {
+    /// The first generation that has it.
+    generation: u64,
+    /// Shared by all orders that are a part of it.
+    orders: Arc<()>,
+    reply: Reply,
+    changes: Changes,
+}
+
 /// The control thread.
 pub struct Control {
     plan: Plan,
@@ -84,7 +94,7 @@ pub struct Control {
     /// For each worker, other listening sockets, to be told behind the next snapshot.
     listen: Vec<Vec<Listen<ListenerId>>>,
     /// Who is to be told of what, when all workers go by a generation.
-    pending: Vec<(u64, Reply, Changes)>,
+    pending: Vec<Pending>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
     /// What the admin API changes, and who waits for that.
@@ -120,7 +130,7 @@ impl Control {
     pub fn run(mut self) {
         (self.orders.check)(self.plan.targets(&self.hub.current()));
         loop {
-            let wait = match (self.old.is_empty(), self.plan.drains()) {
+            let wait = match (self.old.is_empty() && self.pending.is_empty(), self.plan.drains()) {
                 (false, _) => SOON,
                 (true, true) => DRAINS,
                 (true, false) => LOOK,
@@ -227,33 +237,39 @@ impl Control {
             self.plan.resolved(host, port, addresses);
         }
         let Reloaded { config, dropped, problem } = self.desk.reload(&config, discard, self.clock.now());
-        let changes = Changes { dropped, ..self.adopt(config, Some(moves)) };
+        let (changes, orders) = self.adopt(config, Some(moves));
         // Whoever read the file had its names resolved alone.
         (self.orders.names)(self.plan.names());
-        log::info!("reloaded: {changes}");
-        match problem {
-            None => self.pending.push((self.plan.next_generation(), reply, changes)),
-            Some(problem) => reply.tell(Err(vec![problem])),
-        }
+        let (generation, changes) = (self.plan.next_generation(), Changes { dropped, ..changes });
+        let reply = match problem {
+            None => reply,
+            Some(problem) => {
+                reply.tell(Err(vec![problem]));
+                Reply::default()
+            }
+        };
+        self.pending.push(Pending { generation, orders, reply, changes });
         Change::Backends
     }
 
-    /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs.
-    fn adopt(&mut self, config: Config, moves: Option<Moves>) -> Changes {
+    /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs. What has changed,
+    /// and what all orders to the workers share that are a part of it.
+    fn adopt(&mut self, config: Config, moves: Option<Moves>) -> (Changes, Arc<()>) {
         let names = self.plan.names();
-        let mut changes = self.plan.adopt(config);
+        let (mut changes, orders) = (self.plan.adopt(config), Arc::new(()));
         self.plan.number(self.desk.state().edition);
         if let Some(moves) = moves {
             changes.at_restart.extend(moves.at_restart);
             self.plan.binds(moves.bound);
             let ids = self.plan.listener_ids();
-            self.listen.push(moves.orders.into_iter().map(|listen| listen.with(|at| ids[at])).collect());
+            let number = |listen: Listen<usize>| Listen { done: orders.clone(), ..listen.with(|at| ids[at]) };
+            self.listen.push(moves.orders.into_iter().map(number).collect());
         }
         if self.plan.names() != names {
             (self.orders.names)(self.plan.names());
         }
         (self.orders.global)(&self.plan.config().global);
-        changes
+        (changes, orders)
     }
 
     /// Answers those whose change is seen by all.
@@ -264,7 +280,7 @@ impl Control {
 
     fn publish(&mut self, change: Change) {
         if let Ok(Some(config)) = self.desk.commit(self.clock.now()) {
-            let changes = self.adopt(config, None);
+            let (changes, _) = self.adopt(config, None);
             log::info!("the admin API: {changes}");
         }
         let next = self.plan.build();
@@ -296,7 +312,10 @@ impl Control {
         while self.old.front().is_some_and(|(generation, _)| self.hub.all_seen(*generation)) {
             self.old.pop_front();
         }
-        for (_, reply, changes) in self.pending.extract_if(.., |(generation, ..)| self.hub.all_seen(*generation)) {
+        let is_done =
+            |pending: &mut Pending| self.hub.all_seen(pending.generation) && Arc::strong_count(&pending.orders) == 1;
+        for Pending { reply, changes, .. } in self.pending.extract_if(.., is_done) {
+            log::info!("reloaded: {changes}");
             reply.tell(Ok(changes));
         }
     }
