@@ -13,8 +13,9 @@ mod upgrade;
 
 pub use crate::app::account::Account;
 use crate::app::logging::Log;
-use crate::app::reload::{Loader, doors_of};
+use crate::app::reload::Loader;
 use crate::app::state_file::{Found, Start, StateFile, look};
+use crate::app::store::Store;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
@@ -26,10 +27,9 @@ use crate::guard::Cap;
 use crate::health::Checker;
 use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, Reload, WorkerMail, WorkerPost, control_box};
+use crate::shared::mail::{ControlMail, Moves, Reload, WorkerMail, WorkerPost, control_box};
 use crate::shared::queue::Wakers;
 use crate::stats::Stats;
-use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
 use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select_biased};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -160,8 +160,9 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
     };
     let workers = limits::workers(config.global.workers);
     let handed = before.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
-    let sockets = match store::open(&config, workers, options.told_by, handed) {
-        Ok(sockets) => sockets,
+    let mut store = Store::new(workers, options.told_by);
+    let opened = match store.open(&config, handed) {
+        Ok(opened) => opened,
         Err(error) => {
             log::error!("{error}");
             return Exit::Bind;
@@ -176,8 +177,7 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
         log::error!("{error}");
         return Exit::Config;
     }
-    let bound = sockets.bound.clone();
-    let taken = sockets.taken.clone();
+    let store::Change { moves, bound, taken, .. } = opened;
     let known = before.as_mut().map(|before| before.take_verdicts().unwrap_or_default());
     let overlay = before.as_mut().map(Predecessor::take_overlay);
     let sources = match sources(config, kept, overlay) {
@@ -187,7 +187,7 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
             return Exit::Config;
         }
     };
-    let running = match Running::start(sources, sockets, workers, known, &options) {
+    let running = match Running::start(sources, (store, moves), workers, known, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
@@ -203,12 +203,7 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
             }
         }
     }
-    for Bound { listener, protocol, address } in &bound {
-        match protocol.transport() {
-            Transport::Tcp => log::info!("listener {listener} on {address}"),
-            Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
-        }
-    }
+    bound.iter().for_each(announce);
     if let Some(ready) = options.ready {
         ready(&bound);
     }
@@ -242,6 +237,14 @@ fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Resu
     })
 }
 
+/// Says on the log where a listener is.
+fn announce(Bound { listener, protocol, address }: &Bound) {
+    match protocol.transport() {
+        Transport::Tcp => log::info!("listener {listener} on {address}"),
+        Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
+    }
+}
+
 /// What is no error of a configuration, and hardly what was meant.
 fn warn_of_admin(config: &Config) {
     if let Some(token) = &config.admin.token {
@@ -270,6 +273,7 @@ struct Running {
     workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
+    store: Arc<Mutex<Store>>,
     /// What a reload may change of how it ends: shutdown_delay and shutdown_timeout.
     shutdown: Arc<Mutex<Shutdown>>,
 }
@@ -292,7 +296,7 @@ impl Running {
     /// told to.
     fn start(
         sources: Sources,
-        sockets: store::Sockets,
+        (store, moves): (Store, Moves),
         workers: usize,
         known: Option<Verdicts>,
         options: &Options,
@@ -306,13 +310,12 @@ impl Running {
         let connections = Cap::new(most);
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
-        let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
         let wakers = Wakers::default();
-        let doors = doors_of(&config);
-        let mut plan = Plan::new(config, workers).listening(listening.collect(), own_addresses).waking(wakers.clone());
+        let mut plan = Plan::new(config, workers).listening(moves.bound, own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
+        let ids = plan.listener_ids().to_vec();
         let mut first = plan.build();
         if let Some(known) = &known {
             known.recall(&first, clock.now());
@@ -330,17 +333,27 @@ impl Running {
             pipes,
         };
         let mut built = Vec::new();
-        let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
-        for (at, (doors, datagrams)) in by_worker.enumerate() {
-            let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
-            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams, known.is_some())?);
+        for (at, listen) in moves.orders.into_iter().enumerate() {
+            built.push(Worker::new(
+                WorkerId(at as u16),
+                common.clone(),
+                listen.with(|at| ids[at]).open,
+                known.is_some(),
+            )?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
         let shutdown = Arc::new(Mutex::new(Shutdown::of(&global)));
-        let reload =
-            Loader { file: options.file.clone(), resolver: resolver.clone(), mail: mail.clone(), doors }.start()?;
+        let store = Arc::new(Mutex::new(store));
+        let loader = Loader {
+            file: options.file.clone(),
+            resolver: resolver.clone(),
+            mail: mail.clone(),
+            store: store.clone(),
+            posts: posts.clone(),
+        };
+        let reload = loader.start()?;
         let orders = Orders {
             check: Box::new(move |targets| checker.check(targets)),
             reload: Box::new(move |wish| _ = reload.send(wish)),
@@ -381,11 +394,12 @@ impl Running {
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
         Ok(Running {
-            old: Old { posts, hub, clock, control: control.0.clone(), chosen: sockets.chosen },
+            old: Old { posts, hub, clock, control: control.0.clone(), store: store.clone() },
             ended,
             workers: threads,
             control,
             stats,
+            store,
             shutdown,
         })
     }
@@ -497,6 +511,8 @@ impl Running {
     fn drain(self, exit: Exit, how: End, told: &Receiver<i32>, log: &Log) -> Exit {
         let End { at_once, mut replaced } = how;
         let timeout = lock(&self.shutdown).timeout;
+        // What workers close is to be closed.
+        lock(&self.store).let_go();
         if at_once {
             log::warn!("ended at once by a second signal");
             self.order_all(|| WorkerMail::Cut);

@@ -33,7 +33,7 @@ const MOST: usize = 4096;
 /// What is told when something cannot be kept.
 const NOT_KEPT: &str = "state_file cannot be written";
 /// What is told while another process is to take the place of this one.
-pub(super) const HALTED: &str = "an upgrade is under way, so nothing is changed just now; try again in a second";
+const HALTED: &str = "an upgrade is under way, so nothing is changed just now; try again in a second";
 
 /// Keeps what the API has changed, before it is answered.
 pub type Keep = Box<dyn FnMut(Keeping<'_>) -> io::Result<()> + Send>;
@@ -80,6 +80,15 @@ impl Sources {
     }
 }
 
+/// What a reload has put in force.
+pub(super) struct Reloaded {
+    pub(super) config: Config,
+    /// What the API had changed and has no place any more, as lines.
+    pub(super) dropped: Vec<String>,
+    /// What was wished for and could not be done.
+    pub(super) problem: Option<String>,
+}
+
 /// Whom to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct To {
@@ -120,9 +129,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// A desk over `sources`. Those that registered in an earlier life have their whole time from `now` on.
-    pub(super) fn new(sources: Sources, now: Tick) -> Desk {
+    /// A desk over `sources`, which are the configuration of the number `edition`. Those that registered in an earlier life have their whole time from `now` on.
+    pub(super) fn new(sources: Sources, edition: u64, now: Tick) -> Desk {
         let Sources { state, keep, broken } = sources;
+        let state = State { edition, ..state };
         let mut expiry = Expiry::default();
         for (pool, id, ttl) in state.overlay.registrations() {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
@@ -210,11 +220,6 @@ impl Desk {
         self.halted = false;
     }
 
-    /// Whether nothing may be changed.
-    pub(super) fn is_halted(&self) -> bool {
-        self.halted
-    }
-
     /// Takes out registrations that are over. True when there were any.
     pub(super) fn expire(&mut self, now: Tick) -> bool {
         if self.halted {
@@ -231,16 +236,37 @@ impl Desk {
         any
     }
 
-    /// The state once the file is `file`, with `discard` without what the API has changed; and what of that has no place over
-    /// it, as lines.
-    pub(super) fn reloaded(&self, file: Config, discard: bool) -> (State, Vec<String>) {
-        let (next, dropped) = self.trial.reloaded(file, discard);
-        (next, dropped.iter().map(ToString::to_string).collect())
+    /// The configuration once the file is `file`, with `discard` without what the API has changed; and what of that has no
+    /// place over it, as lines. Changes nothing.
+    pub(super) fn reloaded(&self, file: &Config, discard: bool) -> (Config, Vec<String>) {
+        let (next, dropped) = self.trial.reloaded(file.clone(), discard);
+        (Config::clone(&next.config), dropped.iter().map(ToString::to_string).collect())
     }
 
-    /// What is in force from the next commit on.
-    pub(super) fn accept(&mut self, next: State) {
+    /// The same, and it is in force from now on: sockets have moved already, so that nothing can be refused here any more.
+    /// Where what is let go by `discard` cannot be taken out of what is kept, it stays.
+    pub(super) fn reload(&mut self, file: &Config, discard: bool, now: Tick) -> Reloaded {
+        // What was ordered before counts; whoever is to be told that it cannot be kept has been.
+        let _ = self.commit(now);
+        let (mut next, mut dropped) = self.state.reloaded(file.clone(), discard);
+        let mut problem = None;
+        if next.overlay != self.state.overlay
+            && let Err(error) = (self.keep)(Keeping::Bytes(&next.overlay.to_bytes()))
+        {
+            log::error!(
+                "{NOT_KEPT}: {error}; what of it has no place over the file is dropped again at the next start"
+            );
+            if discard {
+                (next, dropped) = self.state.reloaded(file.clone(), false);
+                problem = Some(format!(
+                    "{NOT_KEPT}: {error}; the file is in force, but what the API has changed stays; mend that and try again"
+                ));
+            }
+        }
         self.trial = next;
+        self.settle();
+        let dropped = dropped.iter().map(ToString::to_string).collect();
+        Reloaded { config: Config::clone(&self.state.config), dropped, problem }
     }
 
     /// Keeps what was ordered since the last time. The configuration that is to be put in force now, if there is one.
@@ -271,11 +297,16 @@ impl Desk {
             }
             return Err(detail);
         }
+        self.settle();
+        Ok(Some(Config::clone(&self.state.config)))
+    }
+
+    /// What was tried is what is in force.
+    fn settle(&mut self) {
         self.state = self.trial.clone();
         self.edition.store(self.state.edition, Relaxed);
         let overlay = &self.state.overlay;
         self.expiry.retain(|(pool, id)| overlay.registered(pool, id).is_some());
-        Ok(Some(Config::clone(&self.state.config)))
     }
 
     /// A name has been resolved, or does not resolve.
@@ -364,8 +395,11 @@ pub(super) fn reload_answer(dry_run: bool, edition: &AtomicU64, adopted: Adopted
             render::json(200, &told).about(edition.load(Relaxed))
         }
         Err(errors) => {
-            let status = if errors.iter().any(|error| error.starts_with(NOT_KEPT)) { 500 } else { 400 };
-            Answer::problem(status, &format!("nothing is changed: {}", errors.join("; ")))
+            let errors = errors.join("; ");
+            match errors.starts_with(NOT_KEPT) {
+                true => Answer::problem(500, &errors),
+                false => Answer::problem(400, &format!("nothing is changed: {errors}")),
+            }
         }
     }
 }

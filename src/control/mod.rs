@@ -21,16 +21,17 @@ pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
 pub use verdicts::Verdicts;
 
+use crate::base::ids::ListenerId;
 use crate::base::time::{Clock, Tick};
 use crate::config::{Config, Global};
 use crate::control::answers::{About, Answers, Due};
-use crate::control::desk::{Desk, To};
+use crate::control::desk::{Desk, Reloaded, To};
 use crate::control::writes::World;
 use crate::link::plain::PlainStream;
 use crate::shared::changes::Changes;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{Adopt, ControlMail, HostPort, Reload, Reply, WorkerMail, WorkerPost};
+use crate::shared::mail::{Adopt, ControlMail, HostPort, Listen, Moves, Reload, Reply, WorkerMail, WorkerPost};
 use crate::shared::order::{self, Order};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -72,6 +73,16 @@ enum Change {
     Backends,
 }
 
+/// A reload that is on its way to the workers.
+struct Pending {
+    /// The first generation that has it.
+    generation: u64,
+    /// Shared by all orders that are a part of it.
+    orders: Arc<()>,
+    reply: Reply,
+    changes: Changes,
+}
+
 /// The control thread.
 pub struct Control {
     plan: Plan,
@@ -82,8 +93,10 @@ pub struct Control {
     orders: Orders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
+    /// For each worker, other listening sockets, to be told behind the next snapshot.
+    listen: Vec<Vec<Listen<ListenerId>>>,
     /// Who is to be told of what, when all workers go by a generation.
-    pending: Vec<(u64, Reply, Changes)>,
+    pending: Vec<Pending>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
     /// What the admin API changes, and who waits for that.
@@ -104,14 +117,14 @@ impl Control {
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
-        let (old, pending) = (VecDeque::new(), Vec::new());
-        let desk = Desk::new(Sources::new(plan.config().clone()), clock.now());
-        Control { plan, hub, posts, clock, mailbox, orders, old, pending, reported: None, desk, answers }
+        let (old, listen, pending) = (VecDeque::new(), Vec::new(), Vec::new());
+        let desk = Desk::new(Sources::new(plan.config().clone()), plan.edition(), clock.now());
+        Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported: None, desk, answers }
     }
 
     /// The same where the configuration of the plan is made of `sources`.
     pub fn over(self, sources: Sources) -> Control {
-        let desk = Desk::new(sources, self.clock.now());
+        let desk = Desk::new(sources, self.plan.edition(), self.clock.now());
         Control { desk, ..self }
     }
 
@@ -119,7 +132,7 @@ impl Control {
     pub fn run(mut self) {
         (self.orders.check)(self.plan.targets(&self.hub.current()));
         loop {
-            let wait = match (self.old.is_empty(), self.plan.drains()) {
+            let wait = match (self.old.is_empty() && self.pending.is_empty(), self.plan.drains()) {
                 (false, _) => SOON,
                 (true, true) => DRAINS,
                 (true, false) => LOOK,
@@ -223,48 +236,52 @@ impl Control {
 
     /// The file was read again.
     fn reload(&mut self, adopt: Adopt) -> Change {
-        let Adopt { config, resolved, reload } = adopt;
+        let Adopt { config, resolved, moves, reload } = adopt;
         let Reload { dry_run, discard, reply } = reload;
-        if self.desk.is_halted() {
-            log::error!("reload: {}", desk::HALTED);
-            reply.tell(Err(vec![desk::HALTED.to_owned()]));
-            return Change::Nothing;
-        }
-        let (next, dropped) = self.desk.reloaded(config, discard);
         if dry_run {
-            reply.tell(Ok(Changes { dropped, ..self.plan.compare(&next.config) }));
+            let (config, dropped) = self.desk.reloaded(&config, discard);
+            let mut changes = Changes { dropped, ..self.plan.compare(&config) };
+            changes.at_restart.extend(moves.at_restart);
+            reply.tell(Ok(changes));
             return Change::Nothing;
         }
         for ((host, port), addresses) in resolved {
             self.plan.resolved(host, port, addresses);
         }
-        self.desk.accept(next);
-        let config = match self.desk.commit(self.clock.now()) {
-            Ok(config) => config.unwrap_or_else(|| self.plan.config().clone()),
-            Err(why) => {
-                log::error!("reload: nothing is changed");
-                reply.tell(Err(vec![why]));
-                return Change::Nothing;
-            }
-        };
-        let changes = Changes { dropped, ..self.adopt(config) };
+        let Reloaded { config, dropped, problem } = self.desk.reload(&config, discard, self.clock.now());
+        let (changes, orders) = self.adopt(config, Some(moves));
         // Whoever read the file had its names resolved alone.
         (self.orders.names)(self.plan.names());
-        log::info!("reloaded: {changes}");
-        self.pending.push((self.plan.next_generation(), reply, changes));
+        let (generation, changes) = (self.plan.next_generation(), Changes { dropped, ..changes });
+        let reply = match problem {
+            None => reply,
+            Some(problem) => {
+                reply.tell(Err(vec![problem]));
+                Reply::default()
+            }
+        };
+        self.pending.push(Pending { generation, orders, reply, changes });
         Change::Backends
     }
 
-    /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs.
-    fn adopt(&mut self, config: Config) -> Changes {
+    /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs. What has changed,
+    /// and what all orders to the workers share that are a part of it.
+    fn adopt(&mut self, config: Config, moves: Option<Moves>) -> (Changes, Arc<()>) {
         let names = self.plan.names();
-        let changes = self.plan.adopt(config);
+        let (mut changes, orders) = (self.plan.adopt(config), Arc::new(()));
         self.plan.number(self.desk.state().edition);
+        if let Some(moves) = moves {
+            changes.at_restart.extend(moves.at_restart);
+            self.plan.binds(moves.bound);
+            let ids = self.plan.listener_ids();
+            let number = |listen: Listen<usize>| Listen { done: orders.clone(), ..listen.with(|at| ids[at]) };
+            self.listen.push(moves.orders.into_iter().map(number).collect());
+        }
         if self.plan.names() != names {
             (self.orders.names)(self.plan.names());
         }
         (self.orders.global)(&self.plan.config().global);
-        changes
+        (changes, orders)
     }
 
     /// Answers those whose change is seen by all.
@@ -275,7 +292,7 @@ impl Control {
 
     fn publish(&mut self, change: Change) {
         if let Ok(Some(config)) = self.desk.commit(self.clock.now()) {
-            let changes = self.adopt(config);
+            let (changes, _) = self.adopt(config, None);
             log::info!("the admin API: {changes}");
         }
         let next = self.plan.build();
@@ -287,6 +304,13 @@ impl Control {
         self.old.push_back((generation, last));
         for post in &self.posts {
             post.wake();
+        }
+        for orders in std::mem::take(&mut self.listen) {
+            for (post, listen) in self.posts.iter().zip(orders).filter(|(_, listen)| !listen.is_empty()) {
+                if !post.order(WorkerMail::Listen(listen)) {
+                    log::error!("a worker takes no orders; its listening sockets are as they were");
+                }
+            }
         }
         for slots in self.plan.take_left().chunks(FORGET).map(Arc::<[_]>::from) {
             for post in &self.posts {
@@ -300,7 +324,10 @@ impl Control {
         while self.old.front().is_some_and(|(generation, _)| self.hub.all_seen(*generation)) {
             self.old.pop_front();
         }
-        for (_, reply, changes) in self.pending.extract_if(.., |(generation, ..)| self.hub.all_seen(*generation)) {
+        let is_done =
+            |pending: &mut Pending| self.hub.all_seen(pending.generation) && Arc::strong_count(&pending.orders) == 1;
+        for Pending { reply, changes, .. } in self.pending.extract_if(.., is_done) {
+            log::info!("reloaded: {changes}");
             reply.tell(Ok(changes));
         }
     }

@@ -20,6 +20,7 @@ use crate::wire::proxy;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
 pub struct Plan {
@@ -48,7 +49,7 @@ impl Plan {
             config: nothing,
             admin,
             generation: 0,
-            edition: 1,
+            edition: first_edition(),
             now: Tick::default(),
             names: HashMap::new(),
             known: Known::new(workers),
@@ -88,6 +89,11 @@ impl Plan {
     /// What is in force, or will be with the next snapshot.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The number of the configuration of the next snapshot.
+    pub fn edition(&self) -> u64 {
+        self.edition
     }
 
     /// The configuration of the next snapshot is the one of that number.
@@ -256,6 +262,13 @@ impl Plan {
         let (generation, edition, admin, cuts) = (self.generation, self.edition, self.admin.clone(), self.cuts);
         Arc::new(Snapshot { generation, edition, admin, listeners, pools, cuts })
     }
+}
+
+/// Where this process begins to count: beyond all that one before it may have told, so that what a client knows of that is
+/// not taken for what is in force now. Milliseconds since 1970 leave room for a thousand changes a second.
+fn first_edition() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since.as_millis() as u64
 }
 
 fn addresses_of(backend: &config::Backend, names: &HashMap<(String, u16), Arc<[SocketAddr]>>) -> Arc<[SocketAddr]> {

@@ -1,10 +1,10 @@
 //! What workers are told and tell while one process takes the place of another.
 //!
-//! The old one: [`Handing::Lend`], then for each UDP socket [`Handing::Freeze`] until all its flows are told, then
+//! The old one: for each UDP socket [`Handing::Freeze`] until all its flows are told, then
 //! [`Handing::Leave`]; or [`Handing::Thaw`] where nothing comes of it. The new one: [`Handing::Adopt`] for each of these
 //! sockets, then [`Handing::Open`].
 
-use crate::base::ids::ListenerId;
+use crate::base::ids::SocketId;
 use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -13,13 +13,11 @@ use std::os::fd::OwnedFd;
 /// An order to a worker.
 #[derive(Debug)]
 pub enum Handing {
-    /// Tell of all listening sockets, each with a descriptor of its own.
-    Lend(Sender<Vec<Lent>>),
     /// Read the listening socket `front`, and its flows, no more; tell of those flows from number `from` on, as many as
     /// go into one message. None means that these were all.
     Freeze {
-        /// By its place among the worker's.
-        front: usize,
+        /// Its address, and which one of those there it is.
+        front: (SocketId, u32),
         /// How many were told already.
         from: usize,
         /// Where they go.
@@ -29,13 +27,13 @@ pub enum Handing {
     Thaw,
     /// The new process serves: leave what was frozen to it, and these listening sockets for TCP with whoever waits there.
     Leave {
-        /// By their places among the worker's.
-        doors: Vec<usize>,
+        /// By their addresses.
+        doors: Vec<SocketId>,
     },
     /// Take flows on for the listening socket `front`; with `last`, begin to read that, and tell how many live.
     Adopt {
-        /// By its place among the worker's.
-        front: usize,
+        /// Its address, and which one of those there it is.
+        front: (SocketId, u32),
         /// What is taken on.
         flows: Vec<Carried<OwnedFd>>,
         /// Asked for with the last ones.
@@ -43,19 +41,6 @@ pub enum Handing {
     },
     /// Begin to serve by all sockets that are not served yet.
     Open,
-}
-
-/// A listening socket of a worker.
-#[derive(Debug)]
-pub struct Lent {
-    /// For datagrams.
-    pub is_udp: bool,
-    /// Its place among the worker's of its kind.
-    pub place: usize,
-    /// Whose it is.
-    pub listener: ListenerId,
-    /// A descriptor of it.
-    pub socket: OwnedFd,
 }
 
 /// A session of datagrams, as it goes from one process to the other. `D`: a descriptor.

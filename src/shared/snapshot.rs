@@ -22,8 +22,8 @@ pub use crate::config::Serves;
 pub struct Snapshot {
     /// Counted from 1.
     pub generation: u64,
-    /// Counts the changes of the configuration, from 1: health and names make new snapshots, and leave this as it is. What
-    /// ETag tells.
+    /// Counts the changes of the configuration; not from 1, see `Plan`. Health and names make new snapshots, and leave this as
+    /// it is. What ETag tells.
     pub edition: u64,
     /// Who may call the admin API.
     pub admin: Arc<Rules>,

@@ -144,8 +144,7 @@ fn what_is_wrong_is_told_and_changes_nothing() {
     problem("another page", &ask(addr, foreign), 403);
     problem("too long", &send(addr, "POST /lb/backends/add", &"x".repeat(70_000)), 413);
     assert_eq!(states(addr), [(one.addr().to_string(), "up".to_owned())]);
-    let config = told(&ask(addr, lb("/lb/config")));
-    assert_eq!((&config["generation"], &config["api"]["changes"]), (&json!(1), &json!([])));
+    assert_eq!(told(&ask(addr, lb("/lb/config")))["api"]["changes"], json!([]));
 }
 
 #[test]
@@ -168,6 +167,7 @@ fn what_is_in_force_is_told_and_a_write_may_be_based_on_it() {
     assert_eq!(config["config"]["listener"][0]["name"], "in");
     assert_eq!(config["config"]["pool"][0]["backend"][0]["address"], one.addr().to_string());
     let tag = read.head.get("etag").expect("a tag").to_owned();
+    assert_eq!(tag, format!("\"{}\"", config["generation"]));
     assert_eq!(ask("GET /lb/backends", "", "").head.get("etag"), Some(&*tag));
     let known = ask("GET /lb/config", &format!("If-None-Match: \"0\", {tag}\r\n"), "");
     assert_eq!((known.status(), known.body.len()), (304, 0));

@@ -1,5 +1,6 @@
 //! Frames and descriptors over the socket between the two processes, and what the frames mean.
 
+use crate::app::store::Place;
 use crate::shared::handing::{Carried, FlowRecord};
 use crate::sys::pass;
 use crate::wire::handover::{MOST_DESCRIPTORS, Reader, preamble, write};
@@ -62,19 +63,8 @@ pub(super) struct SocketRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) asked: Option<(String, SocketAddr)>,
     /// Who has it in the old process: no business of the new one.
-    #[serde(skip, default = "nobody")]
-    pub(super) at: Place,
-}
-
-/// Where a socket is in the process that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) worker: usize,
-    pub(super) place: usize,
-}
-
-fn nobody() -> Place {
-    Place { worker: 0, place: 0 }
+    #[serde(skip)]
+    pub(super) at: Option<Place>,
 }
 
 /// See [`Message::Ready`].
@@ -282,7 +272,7 @@ mod tests {
     fn record(number: usize) -> SocketRecord {
         let address = "[fe80::1%3]:80".parse().unwrap();
         let asked = (number.is_multiple_of(2)).then(|| ("web".to_owned(), "127.0.0.1:0".parse().unwrap()));
-        SocketRecord { number, udp: number.is_multiple_of(3), address, slot: number / 7, asked, at: nobody() }
+        SocketRecord { number, udp: number.is_multiple_of(3), address, slot: number / 7, asked, at: None }
     }
 
     #[test]

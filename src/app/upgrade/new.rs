@@ -1,7 +1,7 @@
 //! The side of the process that takes the place of another.
 
 use crate::app::notify;
-use crate::app::store::{Handed, Taken};
+use crate::app::store::{Handed, Place, Taken};
 use crate::app::upgrade::channel::{Channel, Message};
 use crate::app::upgrade::{OVERLAY, VARIABLE, VERDICTS};
 use crate::config::Transport;
@@ -117,12 +117,12 @@ impl Predecessor {
                 Message::Flows(about, flows) => {
                     let here = taken.iter().find(|taken| taken.number == about.socket);
                     let here = here.filter(|taken| taken.transport == Transport::Udp);
-                    let Some(Taken { worker, place: front, .. }) = here.copied() else {
+                    let Some(Taken { at: Place { worker, id, slot }, .. }) = here.copied() else {
                         return Err("sessions came for a socket that was not taken".into());
                     };
                     let (tell, told) = bounded(1);
                     let last = about.last.then_some(tell);
-                    order(&posts[worker], worker, Handing::Adopt { front, flows, last })?;
+                    order(&posts[worker], worker, Handing::Adopt { front: (id, slot), flows, last })?;
                     if about.last {
                         told.recv_timeout(ANSWER).map_err(|_| format!("worker {worker} does not answer"))?;
                         self.channel.send_reads(about.socket).map_err(said)?;

@@ -1,8 +1,10 @@
 //! The side of the process that is replaced.
 
+use crate::app::lock;
 use crate::app::notify;
-use crate::app::store::Chosen;
-use crate::app::upgrade::channel::{Channel, Message, Place, SocketRecord};
+use crate::app::store::Place;
+use crate::app::store::{Lent, Store};
+use crate::app::upgrade::channel::{Channel, Message, SocketRecord};
 use crate::app::upgrade::{OVERLAY, Program, VERDICTS};
 use crate::base::time::Clock;
 use crate::config::Transport;
@@ -12,12 +14,11 @@ use crate::shared::handing::Handing;
 use crate::shared::hub::Hub;
 use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,8 @@ pub(in crate::app) struct Old {
     pub(in crate::app) hub: Arc<Hub>,
     pub(in crate::app) clock: Clock,
     pub(in crate::app) control: Sender<ControlMail>,
-    /// What has become of addresses at port 0.
-    pub(in crate::app) chosen: Vec<Chosen>,
+    /// While an upgrade is under way nobody else has this, so no reload begins.
+    pub(in crate::app) store: Arc<Mutex<Store>>,
 }
 
 /// How an upgrade ended.
@@ -123,10 +124,6 @@ impl Upgrades {
     }
 }
 
-fn lock(line: &Mutex<Line>) -> std::sync::MutexGuard<'_, Line> {
-    line.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn upgrade(program: &Program, old: &Old, line: &Mutex<Line>) -> Ended {
     let path = program.path().display();
     log::info!("upgrade: starting {path}");
@@ -171,7 +168,9 @@ fn hand_over(old: &Old, stream: &UnixStream, line: &Mutex<Line>) -> Result<usize
     }
     let mut channel = stream.try_clone().and_then(Channel::begin).map_err(told)?;
     let until = Instant::now() + START;
-    let sockets = old.begin(&channel)?;
+    // A reload that has begun is over before its sockets are to be had, or begins when this is over.
+    let store = lock(&old.store);
+    let sockets = old.begin(&channel, &store)?;
     let taken = match channel.receive(until)? {
         Message::Ready(ready) => ready.taken,
         other => return Err(format!("it says {other:?} before it is ready")),
@@ -191,8 +190,8 @@ fn hand_over(old: &Old, stream: &UnixStream, line: &Mutex<Line>) -> Result<usize
         other => return Err(format!("it says {other:?} in place of serving")),
     }
     for (at, post) in old.posts.iter().enumerate() {
-        let ours = taken.iter().filter(|socket| socket.at.worker == at && !socket.udp);
-        let doors = ours.map(|socket| socket.at.place).collect();
+        let ours = taken.iter().filter(|socket| socket.at.is_some_and(|place| place.worker == at) && !socket.udp);
+        let doors = ours.filter_map(|socket| Some(socket.at?.id)).collect();
         if !post.order(WorkerMail::Hand(Handing::Leave { doors })) {
             log::error!("worker {at} takes no orders, and keeps sockets that another process serves");
         }
@@ -210,10 +209,11 @@ impl Old {
     }
 
     /// Tells of all listening sockets, and of what is known.
-    fn begin(&self, channel: &Channel) -> Result<Vec<SocketRecord>, String> {
+    fn begin(&self, channel: &Channel, store: &Store) -> Result<Vec<SocketRecord>, String> {
         let told = |error: io::Error| format!("the new process cannot be told of our sockets: {error}");
         let overlay = self.halt()?;
-        let (records, sockets) = self.sockets()?;
+        let lent = store.lend().map_err(|error| format!("our sockets cannot be passed on: {error}"))?;
+        let (records, sockets): (Vec<_>, Vec<_>) = lent.into_iter().enumerate().map(record).unzip();
         channel.send_sockets(&records, &sockets).map_err(told)?;
         let verdicts = Verdicts::of(&self.hub.current(), self.clock.now());
         channel.send_blob(VERDICTS, &verdicts.to_bytes()).map_err(told)?;
@@ -230,43 +230,12 @@ impl Old {
         overlay.ok_or_else(|| "the configuration is not to be had".to_owned())
     }
 
-    /// All listening sockets, as their workers have them.
-    fn sockets(&self) -> Result<(Vec<SocketRecord>, Vec<OwnedFd>), String> {
-        let (mut records, mut sockets) = (Vec::new(), Vec::new());
-        let mut slots: HashMap<(bool, SocketAddr), usize> = HashMap::new();
-        let snapshot = self.hub.current();
-        for (worker, post) in self.posts.iter().enumerate() {
-            for lent in ask(post, worker, Handing::Lend)? {
-                let address = socket2::SockRef::from(&lent.socket).local_addr().ok().and_then(|at| at.as_socket());
-                let Some(address) = address else { continue };
-                let slot = slots.entry((lent.is_udp, address)).or_default();
-                let transport = if lent.is_udp { Transport::Udp } else { Transport::Tcp };
-                let name = snapshot.listener(lent.listener).map_or("", |listener| &listener.name);
-                let asked = self
-                    .chosen
-                    .iter()
-                    .find(|chosen| chosen.transport == transport && chosen.got == address && chosen.listener == name);
-                records.push(SocketRecord {
-                    number: records.len(),
-                    udp: lent.is_udp,
-                    address,
-                    slot: *slot,
-                    asked: asked.map(|chosen| (chosen.listener.clone(), chosen.asked)),
-                    at: Place { worker, place: lent.place },
-                });
-                sockets.push(lent.socket);
-                *slot += 1;
-            }
-        }
-        Ok((records, sockets))
-    }
-
     /// Reads a socket for datagrams no more, and tells of its sessions.
     fn hand_flows(&self, channel: &Channel, socket: &SocketRecord) -> Result<usize, String> {
-        let Place { worker, place: front } = socket.at;
+        let Some(Place { worker, id, slot }) = socket.at else { return Ok(0) };
         let mut from = 0;
         loop {
-            let flows = ask(&self.posts[worker], worker, |tell| Handing::Freeze { front, from, tell })?;
+            let flows = ask(&self.posts[worker], worker, |tell| Handing::Freeze { front: (id, slot), from, tell })?;
             let count = flows.len();
             let sent = channel.send_flows(socket.number, flows, count == 0);
             sent.map_err(|error| format!("sessions of udp cannot be handed over: {error}"))?;
@@ -289,4 +258,11 @@ fn ask<T>(
         return Err(format!("worker {worker} takes no orders"));
     }
     told.recv_timeout(ANSWER).map_err(|_| format!("worker {worker} does not answer"))
+}
+
+/// What is told of a socket, and the socket.
+fn record((number, lent): (usize, Lent)) -> (SocketRecord, OwnedFd) {
+    let Lent { transport, address, at, asked, socket } = lent;
+    let udp = transport == Transport::Udp;
+    (SocketRecord { number, udp, address, slot: at.slot as usize, asked, at: Some(at) }, socket.into())
 }

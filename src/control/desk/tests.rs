@@ -46,7 +46,7 @@ impl House {
         let mut plan = Plan::new(sources.config().clone(), 1);
         let hub = Hub::new(plan.build(), 1);
         let member = Member::new(hub.clone(), WorkerId(0));
-        let desk = Desk::new(sources, Tick(0));
+        let desk = Desk::new(sources, plan.edition(), Tick(0));
         House { desk, plan, hub, member, post, mailbox, kept, full, now: Tick(0), _poll: poll }
     }
 
@@ -225,7 +225,7 @@ fn too_many_that_wait_for_long_are_refused() {
     let mut house = House::new();
     house.hub.current().pools[0].backends[0].state.active.reserve();
     let remove = || Change::Remove { which: which(), wait: Some(Duration::from_secs(60)) };
-    (0..MOST as u32).for_each(|session| _ = house.order(session, remove()));
+    (0..MOST as u32).for_each(|session| assert_eq!(house.order(session, remove()), session == 0));
     house.publish();
     house.member.refresh();
     assert_eq!(house.answered(), []);
@@ -249,4 +249,36 @@ fn while_another_process_takes_over_nothing_is_changed() {
     house.desk.resume();
     assert!(house.order(3, add("127.0.0.1:5")), "it did not take over");
     assert!(house.desk.expire(house.now));
+}
+
+#[test]
+fn what_cannot_be_let_go_stays_over_a_reload() {
+    let mut house = House::new();
+    house.order(1, Change::Weight(which(), 9));
+    house.publish();
+    let file = config::parse(&FILE.replace("127.0.0.1:1", "127.0.0.1:7"), "test").unwrap();
+    let weight = |config: &Config| config.pools[0].backends[0].weight;
+    assert_eq!(weight(&house.desk.reloaded(&file, true).0), 1, "told, and not done");
+    assert_eq!(weight(&house.desk.state().config), 9);
+    *house.full.lock().unwrap() = true;
+    let Reloaded { config, problem, .. } = house.desk.reload(&file, true, house.now);
+    assert!(problem.is_some_and(|problem| problem.starts_with(NOT_KEPT)));
+    assert_eq!((weight(&config), config.pools[0].backends[0].address.port()), (9, 7), "the file is in force");
+    *house.full.lock().unwrap() = false;
+    let edition = house.desk.state().edition;
+    let Reloaded { config, problem, .. } = house.desk.reload(&file, true, house.now);
+    assert_eq!((weight(&config), problem, house.desk.state().edition), (1, None, edition + 1));
+    house.desk.reload(&file, true, house.now);
+    assert_eq!(house.desk.state().edition, edition + 1, "the same again is no change");
+    assert_eq!(house.kept.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_ordered_with_a_reload_is_in_force_with_it() {
+    let mut house = House::new();
+    house.order(1, Change::Weight(which(), 9));
+    let file = config::parse(FILE, "test").unwrap();
+    let Reloaded { config, .. } = house.desk.reload(&file, false, house.now);
+    assert_eq!(config.pools[0].backends[0].weight, 9);
+    assert_eq!(house.kept.lock().unwrap().len(), 1);
 }

@@ -197,7 +197,7 @@ impl<N: Net> Flows<N> {
         flow: &Flow<N::Socket>,
         cx: Context<'a>,
     ) -> impl Iterator<Item = &'a Tally> + Clone + use<'a, N> {
-        cx.tallies(self.fronts[flow.key.front as usize].listener, flow.pool)
+        cx.tallies(flow.listener, flow.pool)
     }
 
     /// A datagram of a flow that sends to all backends has gone to one of them.
@@ -211,7 +211,7 @@ impl<N: Net> Flows<N> {
         cx: Context<'_>,
     ) {
         let Some(flow) = self.flows.get_mut(id) else { return };
-        let tallies = cx.tallies(self.fronts[flow.key.front as usize].listener, flow.pool);
+        let tallies = cx.tallies(flow.listener, flow.pool);
         let Upstream::Each(each) = &mut flow.upstream else { return };
         let known = each.known.entry((to.ip(), to.port())).or_insert_with(|| Known::new(state.clone()));
         // The last one that went there was not refused.

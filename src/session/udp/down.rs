@@ -37,15 +37,15 @@ impl<N: Net> Flows<N> {
         let Some(flow) = self.flows.get_mut(id) else { return };
         flow.queued = false;
         let front = flow.key.front as usize;
-        if self.fronts[front].frozen.is_some() {
+        let is_frozen = |front: &Front<N::Socket>| front.frozen.is_some();
+        if self.fronts.get(front).and_then(Option::as_ref).is_none_or(is_frozen) {
             return;
         }
         let sockets = match flow.upstream {
             Upstream::One(_) => 1,
             Upstream::Each(_) => 2,
         };
-        let plan = cx.snapshot.listener(self.fronts[front].listener);
-        let Some(pool) = plan.and_then(|listener| cx.snapshot.pool(listener.pool?)) else { return };
+        let Some(pool) = cx.snapshot.pool(flow.pool) else { return };
         let mut again = false;
         for socket in 0..sockets {
             again |= self.read_socket(id, socket, pool, cx);
@@ -60,7 +60,8 @@ impl<N: Net> Flows<N> {
         let (mut read, mut errors, mut most) = (0, 0, FIRST);
         while read < BUDGET {
             let Some(flow) = self.flows.get_mut(id) else { return false };
-            let room = self.fronts[flow.key.front as usize].down.room();
+            let front = flow.key.front as usize;
+            let room = self.front(front).map_or(0, |front| front.down.room());
             if self.replies.count() - self.taken < most || room < most * PARTS {
                 self.flush(cx);
             }
@@ -120,7 +121,7 @@ impl<N: Net> Flows<N> {
         let datagrams = told.datagrams() as u64;
         cx.count.udp_replies.add(datagrams);
         let Some(flow) = self.flows.get_mut(id) else { return cx.count.udp_reply_failed.add(datagrams) };
-        let listener = self.fronts[flow.key.front as usize].listener;
+        let listener = flow.listener;
         match &mut flow.upstream {
             Upstream::One(connected) => {
                 connected.next = Next::Send;
@@ -169,7 +170,9 @@ impl<N: Net> Flows<N> {
     /// datagrams found no room.
     fn gather(&mut self, flow: FlowId, key: Key, slot: usize, trains: bool) -> usize {
         let (told, start) = (*self.replies.told(slot), self.replies.start(slot));
-        let Front { down, owners, .. } = &mut self.fronts[key.front as usize];
+        let Some(Some(Front { down, owners, .. })) = self.fronts.get_mut(key.front as usize) else {
+            return told.datagrams();
+        };
         if told.segment == 0 {
             let part = Part { start, len: told.len };
             if let (Some(owner), Some(message)) = (owners.last_mut(), down.messages().last())
@@ -217,7 +220,7 @@ impl<N: Net> Flows<N> {
     }
 
     fn flush_front(&mut self, front: usize, cx: Context<'_>) {
-        let Front { listener, socket, down, owners, .. } = &mut self.fronts[front];
+        let Some(Some(Front { listener, socket, down, owners, .. })) = self.fronts.get_mut(front) else { return };
         let (mut at, all) = (0, down.messages().len());
         if all == 0 {
             return;

@@ -1,6 +1,6 @@
 //! A flow, and what it is found by.
 
-use crate::base::ids::PoolId;
+use crate::base::ids::{ListenerId, PoolId};
 use crate::base::time::Tick;
 use crate::guard::{ClientPermit, Permit};
 use crate::shared::backend::{BackendState, Lease};
@@ -42,9 +42,14 @@ impl Hash for Key {
     }
 }
 
+/// Its places under the limits: of the process, of its listener, among the flows of its address, and of its client.
+pub(super) type Permits = (Permit, Permit, Permit, Option<ClientPermit>);
+
 /// See `session::udp`.
 pub(super) struct Flow<S> {
     pub(super) key: Key,
+    /// The listener that it came in by.
+    pub(super) listener: ListenerId,
     /// The pool that it was begun in.
     pub(super) pool: PoolId,
     /// When it began, in nanoseconds.
@@ -63,7 +68,7 @@ pub(super) struct Flow<S> {
     pub(super) sent: u64,
     /// Replies may leave as trains: the way to the client has not refused one yet.
     pub(super) trains: bool,
-    pub(super) _permits: (Permit, Permit, Option<ClientPermit>),
+    pub(super) _permits: Permits,
 }
 
 impl<S> Flow<S> {

@@ -6,7 +6,7 @@ use crate::base::time::Tick;
 use crate::link::datagram::Net;
 use crate::session::udp::account::Ending;
 use crate::session::udp::flow::{Connected, Flow, Key, Known, Next, Scattered, Upstream};
-use crate::session::udp::{Context, Flows, Front};
+use crate::session::udp::{Context, Flows};
 use crate::shared::backend::Lease;
 use crate::shared::handing::{Carried, FlowRecord, Onward};
 use crate::shared::snapshot::{Backend, Pool};
@@ -21,7 +21,7 @@ impl<N: Net> Flows<N> {
     /// From now on neither the listening socket `at` nor its flows are read. Tells of those flows from number `from` on, as
     /// many as go together; none means that these were all.
     pub fn freeze(&mut self, at: usize, from: usize, cx: Context<'_>) -> Vec<Carried<N::Passed>> {
-        let Some(front) = self.fronts.get_mut(at) else { return Vec::new() };
+        let Some(Some(front)) = self.fronts.get_mut(at) else { return Vec::new() };
         let frozen = match front.frozen.take() {
             Some(frozen) => frozen,
             None => self.flows.iter().filter(|(_, flow)| flow.key.front as usize == at).map(|(id, _)| id).collect(),
@@ -40,13 +40,14 @@ impl<N: Net> Flows<N> {
                 break;
             }
         }
-        self.fronts[at].frozen = Some(frozen);
+        if let Some(front) = self.front(at) {
+            front.frozen = Some(frozen);
+        }
         told
     }
 
     fn carry(&self, flow: &Flow<N::Socket>, listed: bool, cx: Context<'_>) -> Option<Carried<N::Passed>> {
-        let plan = cx.snapshot.listener(self.fronts[flow.key.front as usize].listener)?;
-        let pool = cx.snapshot.pool(plan.pool?)?;
+        let pool = cx.snapshot.pool(flow.pool)?;
         let backend = |slot| pool.backend_of(slot);
         let (sockets, onward): (Vec<_>, _) = match &flow.upstream {
             Upstream::One(one) => {
@@ -76,7 +77,7 @@ impl<N: Net> Flows<N> {
     /// Goes on as if nothing had been frozen.
     pub fn thaw(&mut self) {
         for at in 0..self.fronts.len() {
-            let Some(frozen) = self.fronts[at].frozen.take() else { continue };
+            let Some(frozen) = self.front(at).and_then(|front| front.frozen.take()) else { continue };
             self.latch_front(at);
             // What came meanwhile was told to nobody.
             frozen.into_iter().for_each(|id| self.latch(id));
@@ -87,8 +88,9 @@ impl<N: Net> Flows<N> {
     /// stay frozen, for `unwatch` to see to.
     pub fn leave(&mut self, cx: Context<'_>, mut unwatch: impl FnMut(&mut N::Socket)) {
         for at in 0..self.fronts.len() {
-            let Some(frozen) = self.fronts[at].frozen.as_mut().map(std::mem::take) else { continue };
-            unwatch(&mut self.fronts[at].socket);
+            let Some(Some(front)) = self.fronts.get_mut(at) else { continue };
+            let Some(frozen) = front.frozen.as_mut().map(std::mem::take) else { continue };
+            unwatch(&mut front.socket);
             for id in frozen {
                 match self.flows.get_mut(id).map(|flow| &mut flow.upstream) {
                     Some(Upstream::One(one)) => self.net.unwatch(&mut one.socket),
@@ -110,7 +112,9 @@ impl<N: Net> Flows<N> {
 
     fn adopt_one(&mut self, at: usize, carried: Carried<N::Passed>, cx: Context<'_>) -> Option<FlowId> {
         let Carried { flow: record, sockets } = carried;
-        let listener = cx.snapshot.listener(self.fronts.get(at)?.listener)?;
+        let front = self.fronts.get(at)?.as_ref()?;
+        let (id_of_listener, here) = (front.listener, front.flows.take_anyway());
+        let listener = cx.snapshot.listener(id_of_listener)?;
         let pool = cx.snapshot.pool(listener.pool?)?;
         if sockets.is_empty() || sockets.len() != record.sockets() || *pool.name != *record.pool {
             return None;
@@ -155,6 +159,7 @@ impl<N: Net> Flows<N> {
         let key = Key { front: at as u32, client: record.client, local: record.local };
         let id = self.flows.insert(Flow {
             key,
+            listener: id_of_listener,
             pool: listener.pool?,
             began: now,
             answered,
@@ -166,11 +171,11 @@ impl<N: Net> Flows<N> {
             sent: record.sent,
             trains: true,
             // It is there already, whatever the limits are now.
-            _permits: (cx.process.take_anyway(), listener.connections.take_anyway(), client),
+            _permits: (cx.process.take_anyway(), listener.connections.take_anyway(), here, client),
         });
         // It ends here, so it has begun here.
         if let Some(Upstream::One(one)) = self.flows.get_mut(id).map(|flow| &mut flow.upstream) {
-            cx.tallies(self.fronts[at].listener, listener.pool?).for_each(|tally| tally.sessions.add(1));
+            cx.tallies(id_of_listener, listener.pool?).for_each(|tally| tally.sessions.add(1));
             cx.try_begins(one.lease.backend());
         }
         let watched = match self.flows.get_mut(id).map(|flow| &mut flow.upstream) {
@@ -191,16 +196,6 @@ impl<N: Net> Flows<N> {
         cx.count.udp_sessions.add(1);
         self.look_again(id, cx.now);
         Some(id)
-    }
-
-    /// The listening socket `at`.
-    pub fn front(&mut self, at: usize) -> Option<&mut Front<N::Socket>> {
-        self.fronts.get_mut(at)
-    }
-
-    /// All listening sockets, in order.
-    pub fn fronts(&self) -> &[Front<N::Socket>] {
-        &self.fronts
     }
 }
 

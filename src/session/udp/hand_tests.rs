@@ -9,7 +9,7 @@ use crate::shared::snapshot::Udp;
 /// Another process, of the same configuration, that has the same two listening sockets.
 fn heir(old: &House, backends: u16, udp: Udp) -> House {
     let mut house = House::plain(backends, udp);
-    let fronts = old.flows.fronts().iter();
+    let fronts = old.flows.fronts.iter().flatten();
     let fronts = fronts.map(|front| Front::new(ListenerId(0), old.net.pass(&front.socket).unwrap())).collect();
     house.now = Tick(1_000_000);
     house.net = old.net.clone();

@@ -23,7 +23,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use crate::base::ids::{BackendSlot, FlowId, ListenerId, WorkerId};
+use crate::base::ids::{BackendSlot, FlowId, ListenerId, SocketId, WorkerId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -68,6 +68,16 @@ pub struct Context<'a> {
 
 /// A listening socket.
 pub struct Front<S> {
+    /// Which address it is at.
+    id: SocketId,
+    /// Which one it is of those at its address.
+    slot: u32,
+    /// The poll tells of it.
+    pub watched: bool,
+    /// Flows at that address, in all workers.
+    flows: Arc<Cap>,
+    /// Nobody begins a flow here any more.
+    shut: bool,
     /// Its listener in the snapshot.
     pub listener: ListenerId,
     /// The socket, non-blocking.
@@ -83,10 +93,20 @@ pub struct Front<S> {
 }
 
 impl<S> Front<S> {
-    /// A socket of `listener`.
+    /// The only socket of `listener`.
     pub fn new(listener: ListenerId, socket: S) -> Front<S> {
+        Front::of((SocketId(0), 0), listener, socket, Cap::new(0))
+    }
+
+    /// A socket of `listener`: of those at the address `id` the one of that slot. `flows` counts all flows of the address.
+    pub fn of((id, slot): (SocketId, u32), listener: ListenerId, socket: S, flows: Arc<Cap>) -> Front<S> {
         let most = SLOTS * down::PARTS;
         Front {
+            id,
+            slot,
+            watched: false,
+            flows,
+            shut: false,
             listener,
             socket,
             queued: false,
@@ -138,7 +158,8 @@ impl Dropped {
 /// Everything of UDP that one worker owns.
 pub struct Flows<N: Net> {
     net: N,
-    fronts: Vec<Front<N::Socket>>,
+    /// By place; a place may be free.
+    fronts: Vec<Option<Front<N::Socket>>>,
     flows: Slab<FlowId, Flow<N::Socket>>,
     /// The flow that a client's next datagram belongs to. Whoever sends chooses the keys, so the hash cannot be foreseen.
     table: HashMap<Key, FlowId>,
@@ -169,7 +190,7 @@ impl<N: Net> Flows<N> {
         let slots = if fronts.is_empty() { 0 } else { SLOTS };
         Flows {
             net,
-            fronts,
+            fronts: fronts.into_iter().map(Some).collect(),
             flows: Slab::new(),
             table: HashMap::new(),
             queue: VecDeque::new(),
@@ -204,7 +225,7 @@ impl<N: Net> Flows<N> {
 
     /// Something has come in on a listening socket.
     pub fn latch_front(&mut self, at: usize) {
-        if let Some(front) = self.fronts.get_mut(at)
+        if let Some(front) = self.front(at)
             && !front.queued
         {
             front.queued = true;
@@ -252,7 +273,7 @@ impl<N: Net> Flows<N> {
 
     /// When the next timer may be due.
     pub fn next_due(&self) -> Option<Tick> {
-        let retries = self.fronts.iter().map(|front| front.retry).filter(|retry| *retry != Tick::NEVER);
+        let retries = self.fronts.iter().flatten().map(|front| front.retry).filter(|retry| *retry != Tick::NEVER);
         self.wheel.next().into_iter().chain(retries).min()
     }
 
@@ -260,8 +281,10 @@ impl<N: Net> Flows<N> {
     pub fn expire(&mut self, cx: Context<'_>) {
         let now = cx.now;
         for at in 0..self.fronts.len() {
-            if self.fronts[at].retry <= now {
-                self.fronts[at].retry = Tick::NEVER;
+            if let Some(front) = self.front(at)
+                && front.retry <= now
+            {
+                front.retry = Tick::NEVER;
                 self.latch_front(at);
             }
         }
@@ -326,7 +349,72 @@ impl<N: Net> Flows<N> {
 
     /// The listening sockets, so that they can outlive the flows.
     pub fn into_fronts(self) -> Vec<Front<N::Socket>> {
-        self.fronts
+        self.fronts.into_iter().flatten().collect()
+    }
+
+    /// The listening socket at that place.
+    pub fn front(&mut self, at: usize) -> Option<&mut Front<N::Socket>> {
+        self.fronts.get_mut(at)?.as_mut()
+    }
+
+    /// Where listening sockets are.
+    pub fn places(&self) -> std::ops::Range<usize> {
+        0..self.fronts.len()
+    }
+
+    /// Where the listening sockets of an address are: one, but where those of another process were taken over.
+    pub fn places_of(&self, id: SocketId) -> Vec<usize> {
+        let is_of = |front: &Option<Front<N::Socket>>| front.as_ref().is_some_and(|front| front.id == id);
+        self.fronts.iter().enumerate().filter(|(_, front)| is_of(front)).map(|(at, _)| at).collect()
+    }
+
+    /// Where a listening socket is.
+    pub fn place_of(&self, id: SocketId, slot: u32) -> Option<usize> {
+        let is_it = |front: &Front<N::Socket>| (front.id, front.slot) == (id, slot);
+        self.fronts.iter().position(|front| front.as_ref().is_some_and(is_it))
+    }
+
+    /// A place for another listening socket.
+    pub fn place_for_front(&mut self) -> usize {
+        self.fronts.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.fronts.push(None);
+            self.fronts.len() - 1
+        })
+    }
+
+    /// One more listening socket, at a place that [`Flows::place_for_front`] gave.
+    pub fn add_front(&mut self, at: usize, front: Front<N::Socket>) {
+        if self.inbox.count() == 0 {
+            (self.inbox, self.replies) = (Slots::new(SLOTS), Slots::new(SLOTS));
+            self.up = Batch::new(SLOTS.min(MOST_SEGMENTS));
+        }
+        self.fronts[at] = Some(front);
+    }
+
+    /// From now on a listening socket is that of `listener`, and flows begin there.
+    pub fn rename_front(&mut self, id: SocketId, listener: ListenerId) {
+        for front in self.fronts.iter_mut().flatten().filter(|front| front.id == id) {
+            (front.listener, front.shut) = (listener, false);
+        }
+    }
+
+    /// From now on nobody begins a flow at a listening socket; those that live go on.
+    pub fn shut_front(&mut self, id: SocketId) {
+        for front in self.fronts.iter_mut().flatten().filter(|front| front.id == id) {
+            front.shut = true;
+        }
+    }
+
+    /// Closes a listening socket, and ends the flows that may be there still.
+    pub fn drop_front(&mut self, id: SocketId, cx: Context<'_>) {
+        for at in self.places_of(id) {
+            let there = self.flows.iter().filter(|(_, flow)| flow.key.front as usize == at);
+            let there: Vec<FlowId> = there.map(|(id, _)| id).collect();
+            for id in there {
+                self.end(id, Ending::Cut, cx);
+            }
+            self.fronts[at] = None;
+        }
     }
 
     /// Puts the entry of a flow into the wheel that counts from now on.

@@ -3,13 +3,13 @@
 use crate::balance;
 use crate::base::ids::{BackendSlot, FlowId, PoolId};
 use crate::base::time::Tick;
-use crate::guard::{ClientPermit, Outcome, Permit};
+use crate::guard::Outcome;
 use crate::link::datagram::{Net, Socket};
 use crate::link::is_local;
 use crate::probe::Health;
 use crate::session::books::Verdict;
 use crate::session::udp::account::{Ending, dropped, retried};
-use crate::session::udp::flow::{Connected, Flow, Key, Next, Scattered, Upstream};
+use crate::session::udp::flow::{Connected, Flow, Key, Next, Permits, Scattered, Upstream};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
 use crate::session::{key, report};
 use crate::shared::backend::BackendState;
@@ -52,15 +52,11 @@ pub(super) fn note_failure(pool: &Pool, state: &BackendState, error: &io::Error,
 
 impl<N: Net> Flows<N> {
     /// What a flow must have before it begins: a place under each limit.
-    fn admit(
-        &self,
-        key: Key,
-        listener: &Listener,
-        cx: Context<'_>,
-    ) -> Result<(Permit, Permit, Option<ClientPermit>), Dropped> {
-        if self.draining {
-            return Err(Dropped::Draining);
-        }
+    fn admit(&self, key: Key, listener: &Listener, cx: Context<'_>) -> Result<Permits, Dropped> {
+        let draining = self.draining;
+        let here = self.fronts.get(key.front as usize).and_then(Option::as_ref);
+        let here = here.filter(|front| !front.shut && !draining);
+        let Some(here) = here.and_then(|front| front.flows.take()) else { return Err(Dropped::Draining) };
         let shed = |why| {
             if listener.warnings.may(cx.now, QUIET) {
                 log::warn!(
@@ -78,7 +74,7 @@ impl<N: Net> Flows<N> {
             Some(clients) => Some(clients.take(key.client.ip()).ok_or(Dropped::OverLimit)?),
             None => None,
         };
-        Ok((whole, own, client))
+        Ok((whole, own, here, client))
     }
 
     /// Begins a flow for a client, of which so many datagrams wait: takes its permits, and reaches a backend.
@@ -90,6 +86,9 @@ impl<N: Net> Flows<N> {
         pool: &Pool,
         cx: Context<'_>,
     ) -> Result<FlowId, Dropped> {
+        let Some(at) = self.front(key.front as usize).map(|front| front.listener) else {
+            return Err(Dropped::Draining);
+        };
         // No pool has to do with what is refused at the door.
         let door = listener.tallies.of(cx.worker);
         let permits = self.admit(key, listener, cx).inspect_err(|why| dropped([door].into_iter(), datagrams, *why))?;
@@ -107,6 +106,7 @@ impl<N: Net> Flows<N> {
         };
         let flow = Flow {
             key,
+            listener: at,
             pool: listener.pool.unwrap_or(PoolId(0)),
             began,
             answered: false,
@@ -217,8 +217,10 @@ impl<N: Net> Flows<N> {
 
     /// Datagrams of a flow that sends to all backends were refused by some: takes note of which.
     pub(super) fn refused_by_some(&mut self, id: FlowId, pool: &Pool, cx: Context<'_>) {
-        let Some(Flow { upstream: Upstream::Each(each), key, pool: own, .. }) = self.flows.get_mut(id) else { return };
-        let tallies = cx.tallies(self.fronts[key.front as usize].listener, *own);
+        let Some(Flow { upstream: Upstream::Each(each), listener: at, pool: own, .. }) = self.flows.get_mut(id) else {
+            return;
+        };
+        let tallies = cx.tallies(*at, *own);
         let Scattered { v4, v6, known, trials } = &mut **each;
         for socket in v4.iter_mut().chain(v6) {
             while let Some((to, errno)) = socket.take_failure() {
@@ -334,7 +336,7 @@ impl<N: Net> Flows<N> {
             let left = std::mem::replace(connected, reached);
             cx.try_ends(left.lease.backend(), left.verdict(Verdict::Aborted));
             if left.refused {
-                let tallies = cx.tallies(self.fronts[flow.key.front as usize].listener, flow.pool);
+                let tallies = cx.tallies(flow.listener, flow.pool);
                 retried(tallies, left.lease.backend(), cx);
             }
             cx.count.udp_moved.add(1);

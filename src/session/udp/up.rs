@@ -42,14 +42,16 @@ struct Run {
 impl<N: Net> Flows<N> {
     /// Reads a listening socket until it is empty, or the budget is used up.
     pub(super) fn read_front(&mut self, at: usize, cx: Context<'_>) {
-        self.fronts[at].queued = false;
-        if self.fronts[at].frozen.is_some() {
+        let Some(front) = self.front(at) else { return };
+        front.queued = false;
+        if front.frozen.is_some() {
             return;
         }
         let (mut read, mut errors) = (0, 0);
         while read < BUDGET {
             let most = self.inbox.count();
-            match self.fronts[at].socket.recv(&mut self.inbox, 0, most) {
+            let Some(Some(front)) = self.fronts.get_mut(at) else { return };
+            match front.socket.recv(&mut self.inbox, 0, most) {
                 Ok(filled) => {
                     self.take_in(at, filled, cx);
                     if filled < most {
@@ -63,8 +65,8 @@ impl<N: Net> Flows<N> {
                     // Whatever it is, other clients still come in by this socket.
                     errors += 1;
                     if errors == ERRORS {
-                        self.fronts[at].retry = Tick(cx.now.0 + RETRY);
-                        let listener = cx.snapshot.listener(self.fronts[at].listener);
+                        front.retry = Tick(cx.now.0 + RETRY);
+                        let listener = cx.snapshot.listener(front.listener);
                         if let Some(listener) = listener.filter(|listener| listener.warnings.may(cx.now, QUIET)) {
                             log::warn!("listener {}: cannot receive for now: {error}", listener.name);
                         }
@@ -80,7 +82,7 @@ impl<N: Net> Flows<N> {
     fn take_in(&mut self, at: usize, filled: usize, cx: Context<'_>) {
         let mut slot = 0;
         let (mut all, mut all_bytes) = (0, 0);
-        let plan = cx.snapshot.listener(self.fronts[at].listener);
+        let plan = self.front(at).map(|front| front.listener).and_then(|listener| cx.snapshot.listener(listener));
         let plan = plan.and_then(|listener| Some((listener, cx.snapshot.pool(listener.pool?)?)));
         while slot < filled {
             let first = *self.inbox.told(slot);
