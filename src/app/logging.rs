@@ -44,7 +44,6 @@ pub(super) fn start(global: &Global, debug: bool) -> Result<Log, String> {
             })?)
         }
     };
-    let level = if debug { LevelFilter::Debug.max(global.log_level) } else { global.log_level };
     let (lines, waiting) = bounded(WAITING);
     let lost = Arc::new(AtomicU64::new(0));
     let front = Front { lines: lines.clone(), lost: lost.clone(), line: Vec::new() };
@@ -56,12 +55,19 @@ pub(super) fn start(global: &Global, debug: bool) -> Result<Log, String> {
         .add_filter_allow_str("l4lb")
         .build();
     // A process logs once: a second balancer in it (a test, the demo) goes on with the first one's log.
-    if WriteLogger::init(level, config, front).is_err() {
+    // It would take everything: `set_level` says what comes to it, and can say something else later.
+    if WriteLogger::init(LevelFilter::Trace, config, front).is_err() {
         return Ok(Log { lines: None, _writer: None });
     }
+    set_level(global, debug);
     let writer = thread::Builder::new().name("log".into()).spawn(move || write(out, &waiting, &lost));
     let writer = writer.map_err(|error| format!("l4lb: the log cannot start: {error}"))?;
     Ok(Log { lines: Some(lines), _writer: Some(writer) })
+}
+
+/// From now on logs what `global` says, or at least what level debug does.
+pub(super) fn set_level(global: &Global, debug: bool) {
+    log::set_max_level(if debug { LevelFilter::Debug.max(global.log_level) } else { global.log_level });
 }
 
 impl Log {

@@ -4,20 +4,22 @@
 
 mod limits;
 mod logging;
+mod reload;
 mod store;
 
+use crate::app::reload::{Loader, doors_of};
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
 use crate::config::{Config, Protocol, Serves, Transport};
-use crate::control::{Control, Plan};
+use crate::control::{Control, Orders, Plan};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
 use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
+use crate::shared::mail::{ControlMail, Reload, WorkerMail, WorkerPost, control_box};
 use crate::shared::queue::Wakers;
 use crate::stats::Stats;
 use crate::worker::door::Door;
@@ -27,7 +29,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,6 +47,8 @@ pub type Ready = Box<dyn FnOnce(&[Bound]) + Send>;
 pub struct Options {
     /// Log at level debug, whatever the configuration says.
     pub debug: bool,
+    /// The file that the configuration is from, to be read again; `None`: it is from flags.
+    pub file: Option<PathBuf>,
     /// Where the addresses of listeners come from, so that an error can say what to change.
     pub told_by: ToldBy,
     /// Begins the same drain as SIGTERM, from inside the process.
@@ -135,7 +140,7 @@ fn serve(config: Config, options: Options) -> Exit {
         }
     };
     let bound = sockets.bound.clone();
-    let running = match Running::start(config, sockets, workers) {
+    let running = match Running::start(config, sockets, workers, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
@@ -180,20 +185,23 @@ struct Running {
     workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
-    shutdown_timeout: Duration,
-    _resolver: Resolver,
+    /// A reload may change it.
+    shutdown_timeout: Arc<Mutex<Duration>>,
 }
 
 impl Running {
-    fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
+    fn start(config: Config, sockets: store::Sockets, workers: usize, options: &Options) -> std::io::Result<Running> {
         let clock = Clock::start();
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
-        let connections = Cap::new(limits::connections(global.max_connections, pipes * workers));
+        let most = limits::connections(global.max_connections, pipes * workers);
+        let possible = limits::connections(0, pipes * workers);
+        let connections = Cap::new(most);
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
         let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
         let wakers = Wakers::default();
+        let doors = doors_of(&config);
         let mut plan = Plan::new(config, workers).listening(listening.collect(), own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
@@ -205,7 +213,7 @@ impl Running {
             hub: hub.clone(),
             stats: stats.clone(),
             clock,
-            connections,
+            connections: connections.clone(),
             control: mail.clone(),
             spin: global.spin,
             pipes,
@@ -219,8 +227,28 @@ impl Running {
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
-        let check = Box::new(move |targets| checker.check(targets));
-        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, check);
+        let shutdown_timeout = Arc::new(Mutex::new(global.shutdown_timeout));
+        let reload =
+            Loader { file: options.file.clone(), resolver: resolver.clone(), mail: mail.clone(), doors }.start()?;
+        let orders = Orders {
+            check: Box::new(move |targets| checker.check(targets)),
+            reload: Box::new(move |wish| _ = reload.send(wish)),
+            names: Box::new(move |names| {
+                let names = names.into_iter().map(|(host, port)| Name { host, port });
+                // What they resolve to comes by mail.
+                resolver.learn(names.collect(), Duration::ZERO);
+            }),
+            global: {
+                let (debug, shutdown_timeout) = (options.debug, shutdown_timeout.clone());
+                Box::new(move |global| {
+                    logging::set_level(global, debug);
+                    let wanted = global.max_connections;
+                    connections.set_limit(if wanted == 0 { possible } else { wanted.min(possible) });
+                    *lock(&shutdown_timeout) = global.shutdown_timeout;
+                })
+            },
+        };
+        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, orders);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -241,15 +269,7 @@ impl Running {
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
-        Ok(Running {
-            posts,
-            ended,
-            workers: threads,
-            control,
-            stats,
-            shutdown_timeout: global.shutdown_timeout,
-            _resolver: resolver,
-        })
+        Ok(Running { posts, ended, workers: threads, control, stats, shutdown_timeout })
     }
 
     fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
@@ -269,6 +289,7 @@ impl Running {
             select_biased! {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) => break Exit::Done,
+                    Ok(SIGHUP) => _ = self.control.0.send(ControlMail::Reload(Reload::default())),
                     Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
                     Err(_) => break Exit::Done,
                 },
@@ -294,9 +315,10 @@ impl Running {
 
     /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
     fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
-        log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
+        let shutdown_timeout = *lock(&self.shutdown_timeout);
+        log::info!("draining, at most for {shutdown_timeout:?}; a second signal ends at once");
         self.order_all(|| WorkerMail::Drain);
-        let until = Instant::now() + self.shutdown_timeout;
+        let until = Instant::now() + shutdown_timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
         // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
         let mut left = self.workers.len() - usize::from(exit != Exit::Done);
@@ -318,7 +340,7 @@ impl Running {
                         log::error!("a worker does not end; leaving it behind");
                         return exit;
                     }
-                    log::warn!("the drain has lasted for {:?}; cutting what is left", self.shutdown_timeout);
+                    log::warn!("the drain has lasted for {shutdown_timeout:?}; cutting what is left");
                     cut_until = Some(Instant::now() + CUT);
                     self.order_all(|| WorkerMail::Cut);
                 }
@@ -334,6 +356,11 @@ impl Running {
     }
 }
 
+/// What is behind a lock here is a number that a panic leaves whole.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Tells that a worker has ended, however it did.
 struct Last(WorkerId, Sender<WorkerId>);
 
@@ -345,7 +372,6 @@ impl Drop for Last {
 
 fn signal_name(signal: i32) -> &'static str {
     match signal {
-        SIGHUP => "SIGHUP (reload)",
         SIGUSR1 => "SIGUSR1 (reopen logs)",
         SIGUSR2 => "SIGUSR2 (upgrade)",
         _ => "this signal",

@@ -414,7 +414,7 @@ static POOL: Section = Section {
         key("slow_start", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
         key("panic_threshold", Takes::Fraction(0.0..=1.0), "0.0"),
         key("tcp_on_down", Takes::OneOf { now: &["keep", "close"], later: &[] }, "\"keep\""),
-        later("drain_timeout"),
+        key("drain_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
         key("udp_responses", COUNT, "0"),
         key("udp_requests", COUNT, "0"),
         key("udp_on_down", Takes::OneOf { now: &["reselect", "keep"], later: &[] }, "\"reselect\""),

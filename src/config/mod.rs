@@ -379,6 +379,8 @@ pub struct Pool {
     pub panic_threshold: f64,
     /// What becomes of the open connections of a backend found down.
     pub tcp_on_down: TcpOnDown,
+    /// What is still open at a backend that leaves, or drains, is cut after this; zero means never.
+    pub drain_timeout: Duration,
     /// How it is found out which backends are up, besides by the connections that clients make.
     pub health_check: HealthCheck,
     /// When a backend that fails clients is left alone; `None` means never.
@@ -410,6 +412,7 @@ impl Pool {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             tcp_on_down: TcpOnDown::default(),
+            drain_timeout: Duration::ZERO,
             health_check: HealthCheck::default(),
             circuit_breaker: None,
             backends: Vec::new(),
@@ -432,4 +435,25 @@ pub struct Backend {
     pub backup: bool,
     /// Takes no new work.
     pub disabled: bool,
+    /// Takes no new sessions; those that are open, and those that belong to it, go on. Never of a file.
+    pub draining: bool,
+    /// On its way out: it takes nothing new, and is gone with its last connection or when drain_timeout is over. Never of a
+    /// file.
+    pub leaving: bool,
+}
+
+impl Backend {
+    /// A backend with every default.
+    pub fn new(id: impl Into<String>, address: Address) -> Self {
+        Backend {
+            id: id.into(),
+            address,
+            weight: 1,
+            max_connections: 0,
+            backup: false,
+            disabled: false,
+            draining: false,
+            leaving: false,
+        }
+    }
 }

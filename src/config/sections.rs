@@ -213,6 +213,7 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         Some("close") => pool.tcp_on_down = TcpOnDown::Close,
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
     }
+    pool.drain_timeout = r.duration(t, "drain_timeout").unwrap_or(pool.drain_timeout);
     let mut checked = Checked::Unsaid;
     if let Some(check) = r.table(t, "health_check") {
         let told;
@@ -284,6 +285,8 @@ fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {
         max_connections: r.integer(t, "max_connections").unwrap_or(0),
         backup: r.boolean(t, "backup").unwrap_or(false),
         disabled: r.boolean(t, "disabled").unwrap_or(false),
+        draining: false,
+        leaving: false,
     };
     (backend, BackendDraft { address, id, named })
 }

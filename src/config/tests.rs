@@ -147,6 +147,7 @@ fn the_least_takes_every_default() {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             tcp_on_down: TcpOnDown::Keep,
+            drain_timeout: Duration::ZERO,
             health_check: HealthCheck {
                 kind: CheckKind::Tcp { send: Vec::new(), expect: Vec::new() },
                 interval: Duration::from_secs(2),
@@ -163,6 +164,8 @@ fn the_least_takes_every_default() {
                 max_connections: 0,
                 backup: false,
                 disabled: false,
+                draining: false,
+                leaving: false,
             }],
         }],
     };
@@ -433,6 +436,8 @@ backend = [
                 max_connections: 7,
                 backup: true,
                 disabled: true,
+                draining: false,
+                leaving: false,
             },
             Backend {
                 id: "[::1]:5432".to_owned(),
@@ -441,6 +446,8 @@ backend = [
                 max_connections: 0,
                 backup: false,
                 disabled: false,
+                draining: false,
+                leaving: false,
             },
         ],
         ..Pool::new("")

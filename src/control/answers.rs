@@ -133,7 +133,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let (post, mailbox) = WorkerPost::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let snapshot =
-            Snapshot { generation: 7, admin: Arc::default(), listeners: Vec::new(), pools: Vec::new(), closes: false };
+            Snapshot { generation: 7, admin: Arc::default(), listeners: Vec::new(), pools: Vec::new(), cuts: 0 };
         let hub = Hub::new(Arc::new(snapshot), 1);
         let (sender, questions) = bounded(BOX);
         for session in 0..4 {

@@ -4,6 +4,8 @@
 
 mod answers;
 mod checks;
+mod diff;
+mod known;
 mod loops;
 mod plan;
 mod render;
@@ -11,11 +13,13 @@ mod render;
 pub use plan::Plan;
 
 use crate::base::time::{Clock, Tick};
+use crate::config::{Config, Global};
 use crate::control::answers::{Answers, Due};
 use crate::link::plain::PlainStream;
+use crate::shared::changes::Changes;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerPost};
+use crate::shared::mail::{Adopt, ControlMail, HostPort, Reload, Reply, WorkerMail, WorkerPost};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -29,8 +33,22 @@ const SOON: Duration = Duration::from_millis(1);
 /// A worker that has been in one turn for this long is stalled, in milliseconds.
 const STALL: u64 = 1_000;
 
-/// Takes the list of all that is to be checked from now on.
-pub type CheckOrders = Box<dyn Fn(Vec<Target>) + Send>;
+/// Backends that an idle connection may be left to, told to a worker at once.
+const FORGET: usize = 1_024;
+/// How often control looks whether those that leave are gone.
+const DRAINS: Duration = Duration::from_millis(50);
+
+/// What others do for control. None of it waits for anything.
+pub struct Orders {
+    /// From now on these are checked, and no others.
+    pub check: Box<dyn Fn(Vec<Target>) + Send>,
+    /// Reads the configuration again, and mails what comes of it.
+    pub reload: Box<dyn Fn(Reload) + Send>,
+    /// From now on these names are resolved, and no others.
+    pub names: Box<dyn Fn(Vec<HostPort>) + Send>,
+    /// What is said of the whole process holds from now on, as far as it can while it runs.
+    pub global: Box<dyn Fn(&Global) + Send>,
+}
 
 /// What mail does to the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,10 +67,11 @@ pub struct Control {
     posts: Vec<WorkerPost<PlainStream>>,
     clock: Clock,
     mailbox: Receiver<ControlMail>,
-    /// Orders what is to be checked.
-    check: CheckOrders,
+    orders: Orders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
+    /// Who is to be told of what, when all workers go by a generation.
+    pending: Vec<(u64, Reply, Changes)>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
     /// Renders what is asked; `None` where its thread could not be started.
@@ -67,18 +86,23 @@ impl Control {
         posts: Vec<WorkerPost<PlainStream>>,
         clock: Clock,
         mailbox: Receiver<ControlMail>,
-        check: CheckOrders,
+        orders: Orders,
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
-        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None, answers }
+        let (old, pending) = (VecDeque::new(), Vec::new());
+        Control { plan, hub, posts, clock, mailbox, orders, old, pending, reported: None, answers }
     }
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
-        (self.check)(self.plan.targets(&self.hub.current()));
+        (self.orders.check)(self.plan.targets(&self.hub.current()));
         loop {
-            let wait = if self.old.is_empty() { LOOK } else { SOON };
+            let wait = match (self.old.is_empty(), self.plan.drains()) {
+                (false, _) => SOON,
+                (true, true) => DRAINS,
+                (true, false) => LOOK,
+            };
             match self.mailbox.recv_timeout(wait) {
                 Ok(mail) => {
                     let mut changed = self.take(mail);
@@ -96,12 +120,14 @@ impl Control {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.free();
+            self.settle();
             self.watch();
         }
     }
 
     /// What it changes; `None` to stop.
     fn take(&mut self, mail: ControlMail) -> Option<Change> {
+        self.plan.at(self.clock.now());
         match mail {
             ControlMail::Resolved { host, port, addresses } => match self.plan.resolved(host, port, addresses) {
                 true => Some(Change::Backends),
@@ -116,14 +142,47 @@ impl Control {
                 }
                 Some(Change::Nothing)
             }
+            ControlMail::Reload(reload) => {
+                (self.orders.reload)(reload);
+                Some(Change::Nothing)
+            }
+            ControlMail::Adopt(adopt) => Some(self.reload(*adopt)),
             ControlMail::Stop => None,
         }
+    }
+
+    /// The file was read again.
+    fn reload(&mut self, adopt: Adopt) -> Change {
+        let Adopt { config, resolved, reload } = adopt;
+        if reload.dry_run {
+            reload.reply.tell(Ok(self.plan.compare(&config)));
+            return Change::Nothing;
+        }
+        for ((host, port), addresses) in resolved {
+            self.plan.resolved(host, port, addresses);
+        }
+        let changes = self.adopt(config, reload.reply);
+        log::info!("reloaded: {changes}");
+        Change::Backends
+    }
+
+    /// Puts `config` in force with the next snapshot, and tells `reply` when all workers go by that: for every change of the
+    /// configuration while it runs.
+    fn adopt(&mut self, config: Config, reply: Reply) -> Changes {
+        let names = self.plan.names();
+        let changes = self.plan.adopt(config);
+        if self.plan.names() != names {
+            (self.orders.names)(self.plan.names());
+        }
+        (self.orders.global)(&self.plan.config().global);
+        self.pending.push((self.plan.next_generation(), reply, changes.clone()));
+        changes
     }
 
     fn publish(&mut self, change: Change) {
         let next = self.plan.build();
         if change == Change::Backends {
-            (self.check)(self.plan.targets(&next));
+            (self.orders.check)(self.plan.targets(&next));
         }
         let generation = next.generation;
         let last = self.hub.publish(next);
@@ -131,11 +190,33 @@ impl Control {
         for post in &self.posts {
             post.wake();
         }
+        for slots in self.plan.take_left().chunks(FORGET).map(Arc::<[_]>::from) {
+            for post in &self.posts {
+                // A worker that has no room keeps them until they are idle for too long.
+                let _ = post.offer(WorkerMail::Forget(slots.clone()));
+            }
+        }
     }
 
     fn free(&mut self) {
         while self.old.front().is_some_and(|(generation, _)| self.hub.all_seen(*generation)) {
             self.old.pop_front();
+        }
+        for (_, reply, changes) in self.pending.extract_if(.., |(generation, ..)| self.hub.all_seen(*generation)) {
+            reply.tell(Ok(changes));
+        }
+    }
+
+    /// Looks after backends that leave.
+    fn settle(&mut self) {
+        if !self.plan.drains() {
+            return;
+        }
+        self.plan.at(self.clock.now());
+        let generation = self.hub.current().generation;
+        let seen = if self.hub.all_seen(generation) { generation } else { 0 };
+        if self.plan.settle(seen) {
+            self.publish(Change::Backends);
         }
     }
 

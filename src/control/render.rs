@@ -9,6 +9,7 @@ use crate::shared::snapshot::{Backend, Listener, Pool, Protocol, Serves, Snapsho
 use crate::stats::Sum;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use std::collections::HashSet;
 
 /// Answers `question` as things stand `now`.
 pub(super) fn answer(question: &Question, snapshot: &Snapshot, now: Tick) -> Answer {
@@ -64,7 +65,7 @@ fn health(snapshot: &Snapshot, now: Tick) -> Answer {
         let health = PoolHealth { status: word(available > 0), available, backends: pool.backends.len() };
         (pool.name.to_string(), health)
     };
-    let pools: Vec<_> = snapshot.pools.iter().map(one).collect();
+    let pools: Vec<_> = snapshot.live_pools().map(one).collect();
     let bad = pools.iter().filter(|(_, health)| health.available == 0).map(|(name, _)| name.clone());
     let unhealthy_pools: Vec<String> = bad.collect();
     let healthy = unhealthy_pools.is_empty();
@@ -86,9 +87,9 @@ struct BackendLine<'a> {
 
 fn backends(wanted: Option<&str>, snapshot: &Snapshot, now: Tick) -> Answer {
     if let Some(wanted) = wanted
-        && !snapshot.pools.iter().any(|pool| &*pool.name == wanted)
+        && !snapshot.live_pools().any(|pool| &*pool.name == wanted)
     {
-        let names: Vec<&str> = snapshot.pools.iter().map(|pool| &*pool.name).collect();
+        let names: Vec<&str> = snapshot.live_pools().map(|pool| &*pool.name).collect();
         return Answer::problem(404, &format!("there is no pool {wanted:?}; the pools are {}", names.join(", ")));
     }
     let pools = snapshot.pools.iter().filter(|pool| wanted.is_none_or(|wanted| &*pool.name == wanted));
@@ -233,8 +234,12 @@ fn stats(snapshot: &Snapshot, now: Tick) -> Stats {
         for pool in pools_of(listener) {
             by_pool[pool].add(listener.protocol);
         }
+        // What has left the configuration still counts for the whole.
         let sum = listener.tallies.sum();
         totals += sum;
+        if listener.gone {
+            continue;
+        }
         listeners.push((listener.name.to_string(), counts(&sum, own, sum.active())));
     }
     let pool = |(pool, speaks): (&Pool, Speaks)| {
@@ -244,10 +249,13 @@ fn stats(snapshot: &Snapshot, now: Tick) -> Stats {
             (backend.id.to_string(), BackendStats { own, circuit_breaker: breaker(pool, backend, &sum, now) })
         };
         let sum = pool.tallies.sum();
-        let backends = ByName(pool.backends.iter().map(backend).collect());
+        // One that leaves may have left its id to another.
+        let mut told = HashSet::new();
+        let backends = pool.backends.iter().filter(|backend| told.insert(&backend.id)).map(backend);
+        let backends = ByName(backends.collect());
         (pool.name.to_string(), PoolStats { own: counts(&sum, speaks, sum.active()), backends })
     };
-    let pools = snapshot.pools.iter().zip(by_pool).map(pool).collect();
+    let pools = snapshot.pools.iter().zip(by_pool).filter(|(pool, _)| !pool.gone).map(pool).collect();
     Stats { totals: counts(&totals, all, totals.active()), listeners: ByName(listeners), pools: ByName(pools) }
 }
 

@@ -34,6 +34,11 @@ impl Cap {
         Cap { limit: AtomicU32::new(limit), used: AtomicU32::new(0) }
     }
 
+    /// From now on `limit`; 0 means none. Who has a place beyond it keeps it.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Relaxed);
+    }
+
     /// Takes a place, by compare-and-swap from the value seen: never one too many. `None` when all are taken.
     pub fn take(self: &Arc<Self>) -> Option<Permit> {
         self.reserve().then(|| Permit(self.clone()))

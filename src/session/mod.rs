@@ -116,7 +116,7 @@ pub struct Who {
 pub struct Context<'a, N: Net> {
     /// The time of this turn.
     pub now: Tick,
-    /// The worker is to end with its last session: nobody is asked to stay.
+    /// The worker is to end with its last session, or the listener has left the configuration: nobody is asked to stay.
     pub draining: bool,
     /// Where links come from.
     pub net: &'a mut N,

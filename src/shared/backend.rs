@@ -17,6 +17,17 @@ const ASIDE_FIRST: u32 = 1_000;
 /// What doubling ends at, in milliseconds.
 const ASIDE_MOST: u32 = 10_000;
 
+/// Whether a backend stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// It takes work, as far as anything else allows.
+    Stays = 0,
+    /// It drains: what is open goes on.
+    Leaves = 1,
+    /// It has drained for long enough: what is open is cut.
+    Cut = 2,
+}
+
 /// The live state of a backend. It outlives every snapshot that names it. Relaxed is enough for all of it: a stale read
 /// makes a slightly worse pick, never a wrong one.
 ///
@@ -36,6 +47,8 @@ pub struct BackendState {
     pub slot: BackendSlot,
     /// What its checks say: 0 nothing yet, 1 up, 2 down.
     health: AtomicU8,
+    /// Whether it stays: 0 yes, 1 it leaves, 2 what is open there is to be cut.
+    stay: AtomicU8,
     /// Opens when it fails too often; unused where its pool has none.
     pub breaker: Breaker,
     /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
@@ -66,6 +79,7 @@ impl BackendState {
             aside_until: AtomicU64::new(0),
             aside_for: AtomicU32::new(0),
             health: AtomicU8::new(0),
+            stay: AtomicU8::new(0),
             _room: [0; 1],
         })
     }
@@ -103,6 +117,23 @@ impl BackendState {
             Health::Down => 2,
         };
         self.health.store(health, Relaxed);
+    }
+
+    /// Whether it stays in the configuration. Only control calls this.
+    pub fn set_stay(&self, stay: Stay) {
+        self.stay.store(stay as u8, Relaxed);
+    }
+
+    /// True while it is on its way out, or told to take no new sessions: no connection to it is kept for later.
+    #[inline]
+    pub fn is_leaving(&self) -> bool {
+        self.stay.load(Relaxed) != Stay::Stays as u8
+    }
+
+    /// True when it has had its drain_timeout: whatever is still open there is to be cut, and nothing begins there any more.
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        self.stay.load(Relaxed) == Stay::Cut as u8
     }
 
     /// It answered. Returns true when that ends a time of failures.

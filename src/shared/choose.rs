@@ -237,6 +237,7 @@ mod tests {
             address: "".into(),
             weight: *weight,
             disabled: false,
+            draining: false,
             checked: false,
             addresses: Arc::new([]),
             state: BackendState::new(BackendSlot(n as u32), max_connections, 0, 1),

@@ -173,13 +173,7 @@ mod tests {
     use super::*;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        Arc::new(Snapshot {
-            generation,
-            admin: Arc::default(),
-            listeners: Vec::new(),
-            pools: Vec::new(),
-            closes: false,
-        })
+        Arc::new(Snapshot { generation, admin: Arc::default(), listeners: Vec::new(), pools: Vec::new(), cuts: 0 })
     }
 
     #[test]

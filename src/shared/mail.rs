@@ -1,10 +1,13 @@
 //! Mail: what threads tell each other. Every box is bounded.
 
-use crate::base::ids::{ListenerId, SessionId, WorkerId};
+use crate::base::ids::{BackendSlot, ListenerId, SessionId, WorkerId};
+use crate::config::Config;
 use crate::guard::Permit;
 use crate::shared::admin::{Answer, Question};
+use crate::shared::changes::Changes;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use mio::Waker;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +45,8 @@ pub enum WorkerMail<S> {
         /// What is said.
         answer: Answer,
     },
+    /// Close the idle connections to these backends, which leave.
+    Forget(Arc<[BackendSlot]>),
     /// Take what waits to be accepted, close the listening sockets, and end with the last session.
     Drain,
     /// End at once: cut every session.
@@ -71,8 +76,67 @@ pub enum ControlMail {
         /// What is asked.
         question: Question,
     },
+    /// Read the configuration again.
+    Reload(Reload),
+    /// It was read, and what it needs is at hand: put it in force.
+    Adopt(Box<Adopt>),
     /// Nothing more will be asked: end.
     Stop,
+}
+
+/// The name of a machine, and a port there.
+pub type HostPort = (String, u16);
+
+/// What names resolve to.
+pub type Resolved = Vec<(HostPort, Vec<SocketAddr>)>;
+
+/// A wish for the configuration to be read again.
+#[derive(Debug, Default)]
+pub struct Reload {
+    /// Only tell what would change.
+    pub dry_run: bool,
+    /// Drop what the admin API has changed.
+    pub discard: bool,
+    /// Whom to answer.
+    pub reply: Reply,
+}
+
+/// A configuration that was read and found to be right.
+#[derive(Debug)]
+pub struct Adopt {
+    /// What the file says.
+    pub config: Config,
+    /// What the names of its backends resolve to, as far as that is known.
+    pub resolved: Resolved,
+    /// Who wished for it.
+    pub reload: Reload,
+}
+
+/// What a change of the configuration comes to: what is different, or everything that is wrong, a line each.
+pub type Adopted = Result<Changes, Vec<String>>;
+
+/// Who is told what a change came to: once every worker goes by it, or nothing has changed. By default nobody.
+#[derive(Default)]
+pub struct Reply(Option<Box<dyn FnOnce(Adopted) + Send>>);
+
+impl Reply {
+    /// Tells `whom`, on the thread that knows it first; it must not wait for anything.
+    pub fn to(whom: impl FnOnce(Adopted) + Send + 'static) -> Reply {
+        Reply(Some(Box::new(whom)))
+    }
+
+    /// Tells it.
+    pub fn tell(self, adopted: Adopted) {
+        if let Some(whom) = self.0 {
+            whom(adopted);
+        }
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Reply" } else { "Reply(nobody)" })
+    }
 }
 
 /// Where mail for a worker is put in.

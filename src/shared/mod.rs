@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod backend;
+pub mod changes;
 pub mod checks;
 pub mod choose;
 pub mod hub;

@@ -15,6 +15,8 @@ pub enum Standing {
     Down,
     /// It was told to take no new work.
     Disabled,
+    /// What is open there goes on, and nothing begins: it was told so, or it has left the configuration.
+    Draining,
 }
 
 impl Standing {
@@ -25,6 +27,7 @@ impl Standing {
             Standing::Starting => "starting",
             Standing::Down => "down",
             Standing::Disabled => "disabled",
+            Standing::Draining => "draining",
         }
     }
 }
@@ -34,6 +37,8 @@ impl Backend {
     pub fn standing(&self, now: Tick) -> Standing {
         if self.disabled {
             Standing::Disabled
+        } else if self.draining {
+            Standing::Draining
         } else if !self.is_well(now) {
             Standing::Down
         } else if self.checked && self.state.health() == Health::Starting {
@@ -86,11 +91,12 @@ mod tests {
             ("weight 0 is up, and takes nothing new", false, there, 0, false, Some(Up), "up", false),
         ];
         for (why, disabled, address, weight, failed, health, state, available) in rows {
-            let backend = Backend {
+            let mut backend = Backend {
                 id: "b".into(),
                 address: "b:1".into(),
                 weight,
                 disabled,
+                draining: false,
                 checked: health.is_some(),
                 addresses: address.into_iter().collect(),
                 state: BackendState::new(BackendSlot(0), 0, 0, 1),
@@ -104,6 +110,9 @@ mod tests {
                 (state, available),
                 "{why}"
             );
+            backend.draining = true;
+            let state = if disabled { "disabled" } else { "draining" };
+            assert_eq!((backend.standing(Tick(11)).word(), backend.is_available(Tick(11))), (state, false), "{why}");
         }
     }
 }

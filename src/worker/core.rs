@@ -1,7 +1,7 @@
 //! A worker without its poll: sessions, their links, the queue of those who are ready, and their timers.
 
 use crate::base::blocks::Pool as Blocks;
-use crate::base::ids::{LinkId, SessionId};
+use crate::base::ids::{BackendSlot, LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -249,9 +249,11 @@ impl<N: Net> Core<N> {
     fn run(&mut self, id: SessionId, now: Tick, step: impl FnOnce(&mut Who, &mut Context<'_, N>) -> Outcome) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let mut who = session.who;
+        let snapshot = self.member.snapshot();
         let mut cx = Context {
             now,
-            draining: self.draining,
+            // Whose listener has left the configuration is asked to leave, too.
+            draining: self.draining || snapshot.listener(who.listener).is_none_or(|listener| listener.gone),
             net: &mut self.net,
             links: &mut self.links,
             spare: &mut self.spare,
@@ -262,7 +264,7 @@ impl<N: Net> Core<N> {
             scratch: &mut self.scratch,
             waiting: &mut self.waiting,
             random: &mut self.random,
-            snapshot: self.member.snapshot(),
+            snapshot,
             count: self.stats.cell(usize::from(self.member.worker().0)),
             worker: self.member.worker(),
             control: self.control.as_ref(),
@@ -392,6 +394,13 @@ impl<N: Net> Core<N> {
         self.draining = true;
         self.idle.clear(&mut self.links);
         self.wake_all();
+    }
+
+    /// Closes the idle connections to `backends`, which leave.
+    pub fn forget(&mut self, backends: &[BackendSlot]) {
+        for backend in backends {
+            self.idle.drop_all(*backend, &mut self.links);
+        }
     }
 
     /// Steps every session in the next turn: something has changed that no event tells them of.

@@ -131,9 +131,7 @@ impl Loop {
             self.wait(&mut events)?;
             let now = self.common.clock.now();
             self.core.member.beat(now);
-            if self.core.member.refresh() && self.core.member.snapshot().closes {
-                self.core.wake_all();
-            }
+            self.refresh();
             let mut mail = false;
             for event in &events {
                 let token = event.token().0;
@@ -172,6 +170,16 @@ impl Loop {
             self.reopen(now);
         }
         Ok(Held { _fronts: self.flows.into_fronts() })
+    }
+
+    /// Takes what is in force.
+    fn refresh(&mut self) {
+        let cuts = self.core.member.snapshot().cuts;
+        if self.core.member.refresh() && self.core.member.snapshot().cuts != cuts {
+            self.core.wake_all();
+            let cut = self.flows.end_cut();
+            self.core.count().cut.add(cut as u64);
+        }
     }
 
     fn turn_flows(&mut self, now: Tick) {
@@ -249,6 +257,7 @@ impl Loop {
             match self.mailbox.try_recv() {
                 Ok(WorkerMail::Arrival(arrival)) => take(&mut self.core, arrival),
                 Ok(WorkerMail::Answer { session, answer }) => self.core.answer(session, answer),
+                Ok(WorkerMail::Forget(backends)) => self.core.forget(&backends),
                 Ok(WorkerMail::Drain) => self.drain(now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();

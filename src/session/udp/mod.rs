@@ -26,7 +26,7 @@ use crate::guard::Cap;
 use crate::link::datagram::{Batch, MOST_SEGMENTS, Net, Part, Slots};
 use crate::shared::snapshot::Snapshot;
 use crate::stats::{Cell, Counter};
-use flow::{Flow, Key};
+use flow::{Flow, Key, Upstream};
 use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -289,6 +289,20 @@ impl<N: Net> Flows<N> {
     /// Ends every flow at once; returns how many there were.
     pub fn cut_all(&mut self) -> usize {
         let ids: Vec<FlowId> = self.flows.iter().map(|(id, _)| id).collect();
+        for id in &ids {
+            self.end(*id);
+        }
+        ids.len()
+    }
+
+    /// Ends the flows of backends that have drained for long enough: the next datagram of each client begins another. Returns
+    /// how many there were.
+    pub fn end_cut(&mut self) -> usize {
+        let is_cut = |flow: &Flow<N::Socket>| match &flow.upstream {
+            Upstream::One(connected) => connected.lease.backend().is_cut(),
+            Upstream::Each(_) => false,
+        };
+        let ids: Vec<FlowId> = self.flows.iter().filter(|(_, flow)| is_cut(flow)).map(|(id, _)| id).collect();
         for id in &ids {
             self.end(*id);
         }

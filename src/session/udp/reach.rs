@@ -38,11 +38,10 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
 pub(super) fn note_failure(pool: &Pool, state: &BackendState, error: &io::Error, cx: Context<'_>) {
     cx.count.failed.add(1);
     if let Some(wait) = state.failed(cx.now) {
-        let id =
-            pool.backends.iter().find(|backend| backend.state.slot == state.slot).map_or("?", |backend| &backend.id);
         log::warn!(
-            "pool {}: backend {id} failed: {error}; others are preferred for {} s",
+            "pool {}: backend {} failed: {error}; others are preferred for {} s",
             pool.name,
+            pool.name_of(state.slot),
             f64::from(wait) / 1000.0
         );
     }
@@ -187,7 +186,7 @@ impl<N: Net> Flows<N> {
                 let Some(state) = each.known.get(&(to.ip(), to.port())).filter(|_| is_refusal(&error)) else {
                     continue;
                 };
-                let backend = pool.backends.iter().find(|backend| backend.state.slot == state.slot);
+                let backend = pool.backend_of(state.slot);
                 if let Some(backend) = backend.filter(|backend| backend.addresses.len() > 1) {
                     let at = backend.addresses.iter().position(|address| *address == to).unwrap_or(0);
                     self.preferred.insert(state.slot, (at + 1) % backend.addresses.len());
@@ -232,7 +231,7 @@ impl<N: Net> Flows<N> {
         let keep = pool.udp.keep_on_down;
         if connected.generation != cx.snapshot.generation {
             let address = connected.addresses.get(connected.at);
-            let ours = pool.backends.iter().find(|backend| backend.state.slot == slot);
+            let ours = pool.backend_of(slot);
             if ours.is_none_or(|ours| address.is_none_or(|address| !ours.addresses.contains(address))) {
                 // The backend is gone, or is elsewhere: nothing more goes there, whoever else takes it.
                 let reached = self.reach(pool, client, None, false, listener, cx)?;

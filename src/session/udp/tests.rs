@@ -39,6 +39,7 @@ fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
         address: "".into(),
         weight: 1,
         disabled: false,
+        draining: false,
         checked: false,
         addresses: (*addresses).into(),
         state: BackendState::new(BackendSlot(n as u32), 0, 0, 1),
@@ -49,6 +50,7 @@ fn pool(addresses: &[&[SocketAddr]], udp: Udp) -> Pool {
 pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
     Listener {
         name: "l".into(),
+        gone: false,
         protocol: Protocol::Udp,
         serves: Serves::default(),
         pool: Some(PoolId(0)),
@@ -82,7 +84,7 @@ impl House {
             admin: Arc::default(),
             listeners: vec![listener(0, None)],
             pools: vec![pool(addresses, udp)],
-            closes: false,
+            cuts: 0,
         };
         House {
             flows: Flows::new(net.clone(), fronts, Tick(1)),

@@ -176,7 +176,7 @@ pub struct L4lb {
     log: Arc<Log>,
     listeners: Vec<(String, SocketAddr)>,
     ended: Option<ExitStatus>,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
 }
 
 impl L4lb {
@@ -224,7 +224,7 @@ impl L4lb {
             let _ = child.wait();
             return Err(log.text());
         };
-        Ok(L4lb { child, log, listeners, ended: None, _dir: dir })
+        Ok(L4lb { child, log, listeners, ended: None, dir })
     }
 
     /// Where the first listener is.
@@ -260,6 +260,34 @@ impl L4lb {
     pub fn signal(&self, signal: Signal) {
         assert!(self.ended.is_none(), "l4lb has ended already");
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child and still there");
+    }
+
+    /// Writes its file anew, as a whole.
+    pub fn write_file(&self, toml: &str) {
+        let dir = self.dir.as_ref().expect("it was started with a file").path();
+        std::fs::write(dir.join("new.toml"), toml).expect("the file can be written");
+        std::fs::rename(dir.join("new.toml"), dir.join("lb.toml")).expect("and takes the place of the other");
+    }
+
+    /// The lines of the log so far that tell how a reload went, without the time.
+    pub fn reloads(&self) -> Vec<String> {
+        let told = |line: String| Some(line[line.find("reload")?..].to_owned());
+        self.log().into_iter().filter_map(told).collect()
+    }
+
+    /// Reloads with `toml`, and returns what the log says of it: a line, or every error.
+    pub fn reload(&self, toml: &str) -> Vec<String> {
+        self.write_file(toml);
+        self.reload_as_it_is()
+    }
+
+    /// Reloads its file, and returns what the log says of it.
+    pub fn reload_as_it_is(&self) -> Vec<String> {
+        let before = self.reloads().len();
+        self.signal(Signal::SIGHUP);
+        let is_over = |line: &String| line.starts_with("reloaded") || line.contains("nothing is changed");
+        wait_until("the log tells of a reload", || self.reloads()[before..].iter().any(is_over));
+        self.reloads().split_off(before)
     }
 
     /// Waits until it has ended by itself.
