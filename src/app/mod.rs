@@ -7,7 +7,8 @@ mod logging;
 mod reload;
 mod store;
 
-use crate::app::reload::{Loader, doors_of};
+use crate::app::reload::Loader;
+use crate::app::store::Store;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
@@ -19,10 +20,9 @@ use crate::guard::Cap;
 use crate::health::Checker;
 use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, Reload, WorkerMail, WorkerPost, control_box};
+use crate::shared::mail::{ControlMail, Moves, Reload, WorkerMail, WorkerPost, control_box};
 use crate::shared::queue::Wakers;
 use crate::stats::Stats;
-use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -132,31 +132,35 @@ fn serve(config: Config, options: Options) -> Exit {
         }
     };
     let workers = limits::workers(config.global.workers);
-    let sockets = match store::open(&config, workers, options.told_by) {
-        Ok(sockets) => sockets,
+    let mut store = Store::new(workers, options.told_by);
+    let opened = match store.open(&config) {
+        Ok(opened) => opened,
         Err(error) => {
             log::error!("{error}");
             return Exit::Bind;
         }
     };
-    let bound = sockets.bound.clone();
-    let running = match Running::start(config, sockets, workers, &options) {
+    let bound = opened.bound;
+    let running = match Running::start(config, (store, opened.moves), workers, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
             return Exit::Config;
         }
     };
-    for Bound { listener, protocol, address } in &bound {
-        match protocol.transport() {
-            Transport::Tcp => log::info!("listener {listener} on {address}"),
-            Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
-        }
-    }
+    bound.iter().for_each(announce);
     if let Some(ready) = options.ready {
         ready(&bound);
     }
     running.until_told(options.stop.unwrap_or_default(), signals)
+}
+
+/// Says on the log where a listener is.
+fn announce(Bound { listener, protocol, address }: &Bound) {
+    match protocol.transport() {
+        Transport::Tcp => log::info!("listener {listener} on {address}"),
+        Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
+    }
 }
 
 /// What is no error of a configuration, and hardly what was meant.
@@ -185,12 +189,18 @@ struct Running {
     workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
+    store: Arc<Mutex<Store>>,
     /// A reload may change it.
     shutdown_timeout: Arc<Mutex<Duration>>,
 }
 
 impl Running {
-    fn start(config: Config, sockets: store::Sockets, workers: usize, options: &Options) -> std::io::Result<Running> {
+    fn start(
+        config: Config,
+        (store, moves): (Store, Moves),
+        workers: usize,
+        options: &Options,
+    ) -> std::io::Result<Running> {
         let clock = Clock::start();
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
@@ -199,13 +209,12 @@ impl Running {
         let connections = Cap::new(most);
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
-        let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
         let wakers = Wakers::default();
-        let doors = doors_of(&config);
-        let mut plan = Plan::new(config, workers).listening(listening.collect(), own_addresses).waking(wakers.clone());
+        let mut plan = Plan::new(config, workers).listening(moves.bound, own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
+        let ids = plan.listener_ids().to_vec();
         let first = plan.build();
         let hub = Hub::new(first.clone(), workers);
         let stats = Arc::new(Stats::new(workers));
@@ -219,17 +228,22 @@ impl Running {
             pipes,
         };
         let mut built = Vec::new();
-        let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
-        for (at, (doors, datagrams)) in by_worker.enumerate() {
-            let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
-            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams)?);
+        for (at, listen) in moves.orders.into_iter().enumerate() {
+            built.push(Worker::new(WorkerId(at as u16), common.clone(), listen.with(|at| ids[at]).open)?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
         let shutdown_timeout = Arc::new(Mutex::new(global.shutdown_timeout));
-        let reload =
-            Loader { file: options.file.clone(), resolver: resolver.clone(), mail: mail.clone(), doors }.start()?;
+        let store = Arc::new(Mutex::new(store));
+        let loader = Loader {
+            file: options.file.clone(),
+            resolver: resolver.clone(),
+            mail: mail.clone(),
+            store: store.clone(),
+            posts: posts.clone(),
+        };
+        let reload = loader.start()?;
         let orders = Orders {
             check: Box::new(move |targets| checker.check(targets)),
             reload: Box::new(move |wish| _ = reload.send(wish)),
@@ -269,7 +283,7 @@ impl Running {
             };
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
-        Ok(Running { posts, ended, workers: threads, control, stats, shutdown_timeout })
+        Ok(Running { posts, ended, workers: threads, control, stats, store, shutdown_timeout })
     }
 
     fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
@@ -317,6 +331,8 @@ impl Running {
     fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
         let shutdown_timeout = *lock(&self.shutdown_timeout);
         log::info!("draining, at most for {shutdown_timeout:?}; a second signal ends at once");
+        // What workers close is to be closed.
+        lock(&self.store).let_go();
         self.order_all(|| WorkerMail::Drain);
         let until = Instant::now() + shutdown_timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would

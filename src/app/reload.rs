@@ -1,19 +1,26 @@
 //! Reads the configuration again while everything runs: on a thread of its own, so that neither control nor a worker waits
 //! for a disk, a long file or a name server.
 //!
-//! Knows: the file, and how to resolve. Must not touch: the plan; control puts in force what is read here.
+//! Knows: the file, the sockets, and how to resolve. Must not touch: the plan; control puts in force what is read here.
 
-use crate::config::{self, Config};
+use crate::app::lock;
+use crate::app::store::Store;
+use crate::config;
 use crate::discovery::{Name, Resolver};
-use crate::shared::mail::{Adopt, ControlMail, Reload, Resolved};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crate::link::plain::PlainStream;
+use crate::shared::mail::{Adopt, ControlMail, Listen, Reload, WorkerMail, WorkerPost};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 /// How long a reload waits for names to be resolved; the rest come later, by mail.
 const NAMES: Duration = Duration::from_secs(2);
+
+/// How often sockets that no listener has any more are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a reload works with.
 pub(super) struct Loader {
@@ -22,17 +29,8 @@ pub(super) struct Loader {
     pub(super) resolver: Resolver,
     pub(super) mail: Sender<ControlMail>,
     /// What is bound.
-    pub(super) doors: Doors,
-}
-
-/// Listeners, and where they are.
-pub(super) type Doors = Vec<(String, config::Protocol, Vec<config::Address>)>;
-
-/// Those of `config`.
-pub(super) fn doors_of(config: &Config) -> Doors {
-    let mut doors: Doors = config.listeners.iter().map(|l| (l.name.clone(), l.protocol, l.binds.clone())).collect();
-    doors.sort_by(|a, b| a.0.cmp(&b.0));
-    doors
+    pub(super) store: Arc<Mutex<Store>>,
+    pub(super) posts: Vec<WorkerPost<PlainStream>>,
 }
 
 impl Loader {
@@ -46,38 +44,50 @@ impl Loader {
         Ok(wish)
     }
 
-    fn run(mut self, wishes: &Receiver<Reload>) {
-        for reload in wishes {
-            match self.load() {
-                Ok((config, resolved)) => {
-                    let adopt = Adopt { config, resolved, reload };
-                    // Control has ended, and so does everything else.
-                    let _ = self.mail.send(ControlMail::Adopt(Box::new(adopt)));
-                }
-                Err(errors) => {
-                    for error in &errors {
-                        log::error!("reload: {error}");
+    fn run(self, wishes: &Receiver<Reload>) {
+        loop {
+            match wishes.recv_timeout(LOOK) {
+                Ok(reload) => match self.load(&reload) {
+                    // Where control has ended, so does everything else.
+                    Ok(adopt) => _ = self.mail.send(ControlMail::Adopt(Box::new(Adopt { reload, ..adopt }))),
+                    Err(errors) => {
+                        for error in &errors {
+                            log::error!("reload: {error}");
+                        }
+                        log::error!("reload: nothing is changed");
+                        reload.reply.tell(Err(errors));
                     }
-                    log::error!("reload: nothing is changed");
-                    reload.reply.tell(Err(errors));
+                },
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let silent = lock(&self.store).silent();
+            if !silent.is_empty() {
+                for post in &self.posts {
+                    post.order(WorkerMail::Listen(Listen { drop: silent.clone(), ..Listen::default() }));
                 }
             }
         }
     }
 
-    fn load(&mut self) -> Result<(Config, Resolved), Vec<String>> {
+    /// What the file says, with all that it needs at hand; or everything that is wrong.
+    fn load(&self, reload: &Reload) -> Result<Adopt, Vec<String>> {
         let Some(file) = &self.file else {
             return Err(vec!["there is no file to read again: everything was said by flags".to_owned()]);
         };
-        let config =
-            config::load(file).map_err(|errors| errors.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-        let bound = doors_of(&config);
-        if bound != self.doors {
-            return Err(vec!["listeners cannot be added, removed or moved yet without a restart".to_owned()]);
+        let config = config::load(file);
+        let config = config.map_err(|errors| errors.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let Some(change) = lock(&self.store).again(&config, reload.dry_run) else {
+            return Err(vec!["this process drains, and takes nothing new".to_owned()]);
+        };
+        let change = change.map_err(|error| vec![error.to_string()])?;
+        for bound in &change.added {
+            super::announce(bound);
         }
         let names = Name::of(&config);
-        let answers = if names.is_empty() { Vec::new() } else { self.resolver.learn(names, NAMES) };
+        let ask = !reload.dry_run && !names.is_empty();
+        let answers = if ask { self.resolver.learn(names, NAMES) } else { Vec::new() };
         let resolved = answers.into_iter().map(|(name, addresses)| ((name.host, name.port), addresses)).collect();
-        Ok((config, resolved))
+        Ok(Adopt { config, resolved, moves: change.moves, reload: Reload::default() })
     }
 }

@@ -12,6 +12,7 @@ mod render;
 
 pub use plan::Plan;
 
+use crate::base::ids::ListenerId;
 use crate::base::time::{Clock, Tick};
 use crate::config::{Config, Global};
 use crate::control::answers::{Answers, Due};
@@ -19,7 +20,7 @@ use crate::link::plain::PlainStream;
 use crate::shared::changes::Changes;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{Adopt, ControlMail, HostPort, Reload, Reply, WorkerMail, WorkerPost};
+use crate::shared::mail::{Adopt, ControlMail, HostPort, Listen, Moves, Reload, Reply, WorkerMail, WorkerPost};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -70,6 +71,8 @@ pub struct Control {
     orders: Orders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
+    /// For each worker, other listening sockets, to be told behind the next snapshot.
+    listen: Vec<Vec<Listen<ListenerId>>>,
     /// Who is to be told of what, when all workers go by a generation.
     pending: Vec<(u64, Reply, Changes)>,
     /// The turn of a worker that was reported as stalled.
@@ -90,8 +93,8 @@ impl Control {
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
-        let (old, pending) = (VecDeque::new(), Vec::new());
-        Control { plan, hub, posts, clock, mailbox, orders, old, pending, reported: None, answers }
+        let (old, listen, pending) = (VecDeque::new(), Vec::new(), Vec::new());
+        Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported: None, answers }
     }
 
     /// Works until it is told to stop.
@@ -153,24 +156,32 @@ impl Control {
 
     /// The file was read again.
     fn reload(&mut self, adopt: Adopt) -> Change {
-        let Adopt { config, resolved, reload } = adopt;
+        let Adopt { config, resolved, moves, reload } = adopt;
         if reload.dry_run {
-            reload.reply.tell(Ok(self.plan.compare(&config)));
+            let mut changes = self.plan.compare(&config);
+            changes.at_restart.extend(moves.at_restart);
+            reload.reply.tell(Ok(changes));
             return Change::Nothing;
         }
         for ((host, port), addresses) in resolved {
             self.plan.resolved(host, port, addresses);
         }
-        let changes = self.adopt(config, reload.reply);
+        let changes = self.adopt(config, Some(moves), reload.reply);
         log::info!("reloaded: {changes}");
         Change::Backends
     }
 
     /// Puts `config` in force with the next snapshot, and tells `reply` when all workers go by that: for every change of the
     /// configuration while it runs.
-    fn adopt(&mut self, config: Config, reply: Reply) -> Changes {
+    fn adopt(&mut self, config: Config, moves: Option<Moves>, reply: Reply) -> Changes {
         let names = self.plan.names();
-        let changes = self.plan.adopt(config);
+        let mut changes = self.plan.adopt(config);
+        if let Some(moves) = moves {
+            changes.at_restart.extend(moves.at_restart);
+            self.plan.binds(moves.bound);
+            let ids = self.plan.listener_ids();
+            self.listen.push(moves.orders.into_iter().map(|listen| listen.with(|at| ids[at])).collect());
+        }
         if self.plan.names() != names {
             (self.orders.names)(self.plan.names());
         }
@@ -189,6 +200,13 @@ impl Control {
         self.old.push_back((generation, last));
         for post in &self.posts {
             post.wake();
+        }
+        for orders in std::mem::take(&mut self.listen) {
+            for (post, listen) in self.posts.iter().zip(orders).filter(|(_, listen)| !listen.is_empty()) {
+                if !post.order(WorkerMail::Listen(listen)) {
+                    log::error!("a worker takes no orders; its listening sockets are as they were");
+                }
+            }
         }
         for slots in self.plan.take_left().chunks(FORGET).map(Arc::<[_]>::from) {
             for post in &self.posts {

@@ -1,8 +1,8 @@
 //! Mail: what threads tell each other. Every box is bounded.
 
-use crate::base::ids::{BackendSlot, ListenerId, SessionId, WorkerId};
-use crate::config::Config;
-use crate::guard::Permit;
+use crate::base::ids::{BackendSlot, ListenerId, SessionId, SocketId, WorkerId};
+use crate::config::{Config, Transport};
+use crate::guard::{Cap, Permit};
 use crate::shared::admin::{Answer, Question};
 use crate::shared::changes::Changes;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
@@ -10,6 +10,7 @@ use mio::Waker;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,70 @@ pub struct Arrival<S> {
     pub permits: (Permit, Permit),
 }
 
+/// A listening socket for one worker, of a listener by its number: in a configuration first, then in the snapshot.
+#[derive(Debug)]
+pub struct Opened<L> {
+    /// Which address it is.
+    pub id: SocketId,
+    /// Whose clients come in by it.
+    pub listener: L,
+    /// What kind of socket it is.
+    pub transport: Transport,
+    /// Bound, listening where there is such a thing, and non-blocking.
+    pub socket: OwnedFd,
+    /// UDP: flows at this address, in all workers. Whoever has a socket of the address has this.
+    pub flows: Arc<Cap>,
+}
+
+/// What is different about listening sockets of one worker. In this order.
+#[derive(Debug)]
+pub struct Listen<L> {
+    /// New ones.
+    pub open: Vec<Opened<L>>,
+    /// Those that are of another listener from now on, or of one again.
+    pub rename: Vec<(SocketId, L)>,
+    /// Nobody comes in by these any more: who waits is taken in, and they are closed; those for datagrams stay for the flows
+    /// that live.
+    pub close: Vec<SocketId>,
+    /// Those for datagrams that nobody has a flow at any more.
+    pub drop: Vec<SocketId>,
+}
+
+impl<L> Default for Listen<L> {
+    fn default() -> Self {
+        Listen { open: Vec::new(), rename: Vec::new(), close: Vec::new(), drop: Vec::new() }
+    }
+}
+
+impl<L> Listen<L> {
+    /// True when there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.rename.is_empty() && self.close.is_empty() && self.drop.is_empty()
+    }
+
+    /// The same with other numbers of listeners.
+    pub fn with<M>(self, number: impl Fn(L) -> M) -> Listen<M> {
+        let opened = |Opened { id, listener, transport, socket, flows }| {
+            let listener = number(listener);
+            Opened { id, listener, transport, socket, flows }
+        };
+        let open = self.open.into_iter().map(opened).collect();
+        let rename = self.rename.into_iter().map(|(id, listener)| (id, number(listener))).collect();
+        Listen { open, rename, close: self.close, drop: self.drop }
+    }
+}
+
+/// What a new configuration comes to for sockets: all that it binds is bound.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// For each worker; listeners by their place in the configuration.
+    pub orders: Vec<Listen<usize>>,
+    /// Everything that is listened on from now on.
+    pub bound: Vec<(Transport, SocketAddr)>,
+    /// What the sockets there are cannot be changed to.
+    pub at_restart: Vec<String>,
+}
+
 /// Mail to a worker.
 #[derive(Debug)]
 pub enum WorkerMail<S> {
@@ -45,6 +110,8 @@ pub enum WorkerMail<S> {
         /// What is said.
         answer: Answer,
     },
+    /// Other listening sockets.
+    Listen(Listen<ListenerId>),
     /// Close the idle connections to these backends, which leave.
     Forget(Arc<[BackendSlot]>),
     /// Take what waits to be accepted, close the listening sockets, and end with the last session.
@@ -108,6 +175,8 @@ pub struct Adopt {
     pub config: Config,
     /// What the names of its backends resolve to, as far as that is known.
     pub resolved: Resolved,
+    /// What is different about listening sockets.
+    pub moves: Moves,
     /// Who wished for it.
     pub reload: Reload,
 }

@@ -406,6 +406,10 @@ impl<N: Net> Core<N> {
     /// Steps every session in the next turn: something has changed that no event tells them of.
     pub fn wake_all(&mut self) {
         let sessions: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        self.wake(sessions);
+    }
+
+    fn wake(&mut self, sessions: Vec<SessionId>) {
         for id in sessions {
             if let Some(session) = self.sessions.get_mut(id)
                 && !session.queued
@@ -414,6 +418,15 @@ impl<N: Net> Core<N> {
                 self.queue.push_back(Task::Session(id));
             }
         }
+    }
+
+    /// Steps the sessions of listeners that have left the configuration: those that wait for a next request leave.
+    pub fn wake_gone(&mut self) {
+        let snapshot = self.member.snapshot();
+        let is_gone = |who: &Who| snapshot.listener(who.listener).is_none_or(|listener| listener.gone);
+        let gone = self.sessions.iter().filter(|(_, session)| is_gone(&session.who));
+        let gone: Vec<SessionId> = gone.map(|(id, _)| id).collect();
+        self.wake(gone);
     }
 
     /// Ends one session by a reset of both sides.

@@ -1,9 +1,13 @@
 //! A file that is read again while clients are served: what it changes holds, and nobody notices anything else.
 
 use crate::support::http::{self, Wire, get};
+use crate::support::ports::free_port;
+use crate::support::udp::{UdpBackend, dial};
 use crate::support::{Client, Ending, L4lb, Server, Setup, connect, exchange, wait_until};
 use nix::sys::signal::Signal;
-use std::net::SocketAddr;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What each of `n` requests on connections of their own is answered.
 fn answers(addr: SocketAddr, n: usize) -> Vec<String> {
@@ -94,4 +98,229 @@ fn a_signal_while_it_drains_is_no_reload() {
     open.echo(b"still");
     drop(open);
     assert!(l4lb.wait_for_exit().success());
+}
+
+/// A listener of that name, bound to `bind`, that leads to a pool of the same name with these backends.
+fn listener(name: &str, protocol: &str, bind: impl Display, backends: &[SocketAddr]) -> String {
+    let backends: Vec<String> = backends.iter().map(|at| format!("{{ address = \"{at}\" }}")).collect();
+    format!(
+        "[[listener]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nbind = \"{bind}\"\npool = \"{name}\"\n\
+         [[pool]]\nname = \"{name}\"\nhealth_check = {{ kind = \"none\" }}\nbackend = [{}]\n",
+        backends.join(", ")
+    )
+}
+
+/// A file of these listeners.
+fn file(listeners: &[&str]) -> String {
+    format!("[global]\nworkers = 2\nshutdown_timeout = \"5s\"\n{}", listeners.concat())
+}
+
+fn start(listeners: &[&str]) -> L4lb {
+    L4lb::start(crate::support::l4lb::command(&[]), &file(listeners))
+}
+
+fn refused(addr: SocketAddr) -> bool {
+    TcpStream::connect(addr).is_err()
+}
+
+/// A free address, where nobody listens.
+fn free() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
+}
+
+#[test]
+fn listeners_come_and_go_and_their_clients_go_on() {
+    let (echo, web, packets) = (Server::echo(), http::Backend::named("web"), UdpBackend::echo());
+    let (tcp_at, web_at, udp_at) = (free(), free(), free());
+    let stays = listener("stays", "tcp", "127.0.0.1:0", &[echo.addr]);
+    let tcp = listener("tcp", "tcp", tcp_at, &[echo.addr]);
+    let web = listener("web", "http", web_at, &[web.addr()]);
+    let udp = listener("udp", "udp", udp_at, &[packets.addr]);
+    let l4lb = start(&[&stays]);
+    let stays_open = connect(l4lb.addr());
+    stays_open.echo(b"hello");
+    for round in 0..3 {
+        let told = l4lb.reload(&file(&[&tcp, &stays, &web, &udp]));
+        assert!(told[0].starts_with("reloaded: listeners added: tcp, web, udp; pools added"), "{told:?}");
+        let open = connect(tcp_at);
+        open.echo(b"hello");
+        let (mut served, mut fresh) = (Wire::to(web_at), Wire::to(web_at));
+        assert_eq!(served.ask(get("/")).text(), "web");
+        let flow = dial(udp_at);
+        let mut back = [0; 16];
+        let mut ask = |flow: &UdpSocket, text: &[u8]| {
+            flow.send(text).expect("it is there");
+            let n = flow.recv(&mut back).expect("it answers");
+            assert_eq!(&back[..n], text, "{round}");
+        };
+        ask(&flow, b"one");
+        let told = l4lb.reload(&file(&[&stays]));
+        assert!(told[0].starts_with("reloaded: listeners removed: tcp, web, udp; pools removed"), "{told:?}");
+        // Those who are there go on; the one that was asked to stay leaves, and who has not asked yet may, once.
+        open.echo(b"still");
+        ask(&flow, b"two");
+        served.expect_end("an idle connection is closed");
+        let answer = fresh.ask(get("/"));
+        assert_eq!((answer.text(), answer.head.closes()), ("web", true));
+        wait_until("nobody listens there", || refused(tcp_at) && refused(web_at));
+        open.echo(b"and still");
+        ask(&flow, b"three");
+        stays_open.echo(b"all the while");
+        assert_eq!(packets.peers().len(), round + 1, "one session all along");
+    }
+}
+
+#[test]
+fn an_address_that_goes_to_another_listener_loses_nobody() {
+    let (one, two) = (Server::named("one"), Server::named("two"));
+    let at = free();
+    let first = listener("first", "tcp", at, &[one.addr]);
+    let second = listener("second", "tcp", at, &[two.addr]);
+    let l4lb = start(&[&first]);
+    assert_eq!(exchange(at, b""), b"one");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut served = 0;
+                    while !stop.load(Relaxed) {
+                        let said = exchange(at, b"");
+                        assert!(said == b"one" || said == b"two", "{said:?}");
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for _ in 0..5 {
+            assert_eq!(l4lb.reload(&file(&[&second])).len(), 1);
+            assert_eq!(exchange(at, b""), b"two");
+            assert_eq!(l4lb.reload(&file(&[&first])).len(), 1);
+            assert_eq!(exchange(at, b""), b"one");
+        }
+        stop.store(true, Relaxed);
+        let served: usize = clients.into_iter().map(|client| client.join().expect("all were served")).sum();
+        assert!(served > 10, "only {served}");
+    });
+}
+
+#[test]
+fn a_listener_that_moves_is_at_its_new_address_and_not_at_the_old() {
+    let echo = Server::echo();
+    let (was, is) = (free(), free());
+    let l4lb = start(&[&listener("in", "tcp", was, &[echo.addr])]);
+    let open = connect(was);
+    open.echo(b"hello");
+    assert_eq!(l4lb.reload(&file(&[&listener("in", "tcp", is, &[echo.addr])])), ["reloaded: listeners changed: in"]);
+    connect(is).echo(b"here");
+    wait_until("nobody listens there", || refused(was));
+    open.echo(b"still");
+}
+
+#[test]
+fn what_cannot_be_bound_changes_nothing_at_all() {
+    let (echo, taken) = (Server::echo(), free());
+    let theirs = TcpListener::bind(taken).expect("it was free");
+    let stays = listener("stays", "tcp", "127.0.0.1:0", &[echo.addr]);
+    let l4lb = start(&[&stays]);
+    let (could, bad) = (free(), listener("bad", "tcp", taken, &[echo.addr]));
+    let good = listener("good", "tcp", could, &[echo.addr]);
+    let told = l4lb.reload(&file(&[&good, &bad]));
+    assert!(told[0].contains("listener bad: cannot listen on") && told[0].contains("in use"), "{told:?}");
+    assert_eq!(told[1..], ["reload: nothing is changed"]);
+    assert!(refused(could), "not even what could be had");
+    connect(l4lb.addr()).echo(b"as before");
+    drop(theirs);
+    assert_eq!(l4lb.reload(&file(&[&good, &bad])).len(), 1);
+    connect(taken).echo(b"now it can");
+}
+
+#[test]
+fn under_load_a_reload_costs_nobody_anything() {
+    let webs = [http::Backend::named("a"), http::Backend::named("b")];
+    let echoes = [Server::echo(), Server::echo()];
+    let packets = [UdpBackend::echo(), UdpBackend::echo()];
+    let (web_at, tcp_at, udp_at) = (free(), free(), free());
+    // The second backend of each comes and goes, and so does a listener beside them.
+    let with = |n: usize, more: &str| {
+        let web: Vec<_> = webs[..n].iter().map(http::Backend::addr).collect();
+        let tcp: Vec<_> = echoes[..n].iter().map(|server| server.addr).collect();
+        let udp: Vec<_> = packets[..n].iter().map(|server| server.addr).collect();
+        let listeners = [listener("web", "http", web_at, &web), listener("tcp", "tcp", tcp_at, &tcp)];
+        file(&[&listeners[0], &listeners[1], &listener("udp", "udp", udp_at, &udp), more])
+    };
+    let beside = listener("beside", "tcp", free(), &[echoes[0].addr]);
+    let l4lb = L4lb::start(crate::support::l4lb::command(&[]), &with(2, ""));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let go_on = || !stop.load(Relaxed);
+        let kept = scope.spawn(move || {
+            let (mut wire, mut n) = (Wire::to(web_at), 0);
+            while go_on() {
+                assert_eq!(wire.ask(get("/")).status(), 200);
+                n += 1;
+            }
+            n
+        });
+        let fresh = scope.spawn(move || {
+            let mut n = 0;
+            while go_on() {
+                assert_eq!(http::ask(web_at, get("/")).status(), 200);
+                connect(tcp_at).echo(b"hello");
+                n += 1;
+            }
+            n
+        });
+        let long = scope.spawn(move || {
+            let (stream, mut n) = (connect(tcp_at), 0);
+            while go_on() {
+                stream.echo(b"hello");
+                n += 1;
+            }
+            n
+        });
+        let flow = scope.spawn(move || {
+            let (flow, mut n, mut back) = (dial(udp_at), 0_u64, [0; 16]);
+            while go_on() {
+                let text = n.to_le_bytes();
+                flow.send(&text).expect("it is there");
+                assert_eq!(flow.recv(&mut back).expect("none is lost"), 8);
+                assert_eq!(back[..8], text);
+                n += 1;
+            }
+            n
+        });
+        for round in 0..20 {
+            let more = if round % 2 == 0 { &*beside } else { "" };
+            let told = l4lb.reload(&with(1 + round % 2, more));
+            assert_eq!(told.iter().filter(|line| line.starts_with("reloaded")).count(), 1, "{told:?}");
+        }
+        stop.store(true, Relaxed);
+        let done = [kept, fresh, long, flow].map(|client| client.join().expect("nothing failed"));
+        assert!(done.iter().all(|n| *n > 20), "{done:?}");
+    });
+}
+
+#[test]
+fn what_is_counted_of_the_unchanged_is_not_lost() {
+    let web = http::Backend::named("web");
+    let admin = "admin = true";
+    let setup = Setup::http(web.addr()).listener(admin);
+    let l4lb = setup.clone().start();
+    assert_eq!(answers(l4lb.addr(), 3), ["web"; 3]);
+    let requests = || {
+        let stats = http::ask(l4lb.addr(), "GET /lb/stats HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let stats: serde_json::Value = serde_json::from_str(stats.text()).expect("JSON");
+        let of = |path: &str| stats.pointer(path).and_then(serde_json::Value::as_u64);
+        (of("/listeners/in/requests"), of("/pools/out/requests"))
+    };
+    assert_eq!(requests(), (Some(3), Some(3)));
+    l4lb.reload(&setup.clone().pool("retries = 3").backend("127.0.0.1:1").toml());
+    assert_eq!(requests(), (Some(3), Some(3)));
+    assert_eq!(l4lb.reload(&setup.global("workers = 3\nlog_level = \"debug\"\n").toml()).len(), 1);
+    let told = l4lb.reloads().pop().expect("it was told");
+    assert!(told.ends_with("; takes effect at the next restart: global.workers"), "{told}");
+    http::ask(l4lb.addr(), get("/none"));
+    assert_eq!(requests(), (Some(4), Some(4)));
 }

@@ -39,7 +39,7 @@ impl<N: Net> Flows<N> {
             Upstream::One(_) => 1,
             Upstream::Each(_) => 2,
         };
-        let plan = cx.snapshot.listener(self.fronts[front].listener);
+        let plan = self.front(front).map(|front| front.listener).and_then(|listener| cx.snapshot.listener(listener));
         let Some(pool) = plan.and_then(|listener| cx.snapshot.pool(listener.pool?)) else { return };
         let mut again = false;
         for socket in 0..sockets {
@@ -55,7 +55,8 @@ impl<N: Net> Flows<N> {
         let (mut read, mut errors, mut most) = (0, 0, FIRST);
         while read < BUDGET {
             let Some(flow) = self.flows.get_mut(id) else { return false };
-            let room = self.fronts[flow.key.front as usize].down.room();
+            let front = flow.key.front as usize;
+            let room = self.front(front).map_or(0, |front| front.down.room());
             if self.replies.count() - self.taken < most || room < most * PARTS {
                 self.flush(cx);
             }
@@ -145,7 +146,9 @@ impl<N: Net> Flows<N> {
     /// datagrams found no room.
     fn gather(&mut self, flow: FlowId, key: Key, slot: usize, trains: bool) -> usize {
         let (told, start) = (*self.replies.told(slot), self.replies.start(slot));
-        let Front { down, owners, .. } = &mut self.fronts[key.front as usize];
+        let Some(Some(Front { down, owners, .. })) = self.fronts.get_mut(key.front as usize) else {
+            return told.datagrams();
+        };
         if told.segment == 0 {
             let part = Part { start, len: told.len };
             if let (Some(owner), Some(message)) = (owners.last_mut(), down.messages().last())
@@ -193,7 +196,7 @@ impl<N: Net> Flows<N> {
     }
 
     fn flush_front(&mut self, front: usize, cx: Context<'_>) {
-        let Front { socket, down, owners, .. } = &mut self.fronts[front];
+        let Some(Some(Front { socket, down, owners, .. })) = self.fronts.get_mut(front) else { return };
         let (mut at, all) = (0, down.messages().len());
         while at < all {
             match socket.send_batch(&self.replies, down, at..all) {

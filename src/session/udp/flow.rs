@@ -56,7 +56,7 @@ pub(super) struct Flow<S> {
     pub(super) sent: u64,
     /// Replies may leave as trains: the way to the client has not refused one yet.
     pub(super) trains: bool,
-    pub(super) _permits: (Permit, Permit, Option<ClientPermit>),
+    pub(super) _permits: (Permit, Permit, Permit, Option<ClientPermit>),
 }
 
 impl<S> Flow<S> {

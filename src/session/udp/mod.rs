@@ -18,7 +18,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use crate::base::ids::{BackendSlot, FlowId, ListenerId};
+use crate::base::ids::{BackendSlot, FlowId, ListenerId, SocketId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -60,6 +60,12 @@ pub struct Context<'a> {
 
 /// A listening socket.
 pub struct Front<S> {
+    /// Which address it is at.
+    id: SocketId,
+    /// Flows at that address, in all workers.
+    flows: Arc<Cap>,
+    /// Nobody begins a flow here any more.
+    shut: bool,
     /// Its listener in the snapshot.
     pub listener: ListenerId,
     /// The socket, non-blocking.
@@ -73,10 +79,18 @@ pub struct Front<S> {
 }
 
 impl<S> Front<S> {
-    /// A socket of `listener`.
+    /// The only socket of `listener`.
     pub fn new(listener: ListenerId, socket: S) -> Front<S> {
+        Front::of(SocketId(0), listener, socket, Cap::new(0))
+    }
+
+    /// A socket of `listener` at the address `id`, where `flows` counts all flows of that.
+    pub fn of(id: SocketId, listener: ListenerId, socket: S, flows: Arc<Cap>) -> Front<S> {
         let most = SLOTS * down::PARTS;
         Front {
+            id,
+            flows,
+            shut: false,
             listener,
             socket,
             queued: false,
@@ -127,7 +141,8 @@ impl Dropped {
 /// Everything of UDP that one worker owns.
 pub struct Flows<N: Net> {
     net: N,
-    fronts: Vec<Front<N::Socket>>,
+    /// By place; a place may be free.
+    fronts: Vec<Option<Front<N::Socket>>>,
     flows: Slab<FlowId, Flow<N::Socket>>,
     /// The flow that a client's next datagram belongs to. Whoever sends chooses the keys, so the hash cannot be foreseen.
     table: HashMap<Key, FlowId>,
@@ -158,7 +173,7 @@ impl<N: Net> Flows<N> {
         let slots = if fronts.is_empty() { 0 } else { SLOTS };
         Flows {
             net,
-            fronts,
+            fronts: fronts.into_iter().map(Some).collect(),
             flows: Slab::new(),
             table: HashMap::new(),
             queue: VecDeque::new(),
@@ -193,7 +208,7 @@ impl<N: Net> Flows<N> {
 
     /// Something has come in on a listening socket.
     pub fn latch_front(&mut self, at: usize) {
-        if let Some(front) = self.fronts.get_mut(at)
+        if let Some(front) = self.front(at)
             && !front.queued
         {
             front.queued = true;
@@ -241,15 +256,17 @@ impl<N: Net> Flows<N> {
 
     /// When the next timer may be due.
     pub fn next_due(&self) -> Option<Tick> {
-        let retries = self.fronts.iter().map(|front| front.retry).filter(|retry| *retry != Tick::NEVER);
+        let retries = self.fronts.iter().flatten().map(|front| front.retry).filter(|retry| *retry != Tick::NEVER);
         self.wheel.next().into_iter().chain(retries).min()
     }
 
     /// Runs the timers that are due: flows that were silent for too long end.
     pub fn expire(&mut self, now: Tick) {
         for at in 0..self.fronts.len() {
-            if self.fronts[at].retry <= now {
-                self.fronts[at].retry = Tick::NEVER;
+            if let Some(front) = self.front(at)
+                && front.retry <= now
+            {
+                front.retry = Tick::NEVER;
                 self.latch_front(at);
             }
         }
@@ -311,7 +328,58 @@ impl<N: Net> Flows<N> {
 
     /// The listening sockets, so that they can outlive the flows.
     pub fn into_fronts(self) -> Vec<Front<N::Socket>> {
-        self.fronts
+        self.fronts.into_iter().flatten().collect()
+    }
+
+    fn front(&mut self, at: usize) -> Option<&mut Front<N::Socket>> {
+        self.fronts.get_mut(at)?.as_mut()
+    }
+
+    /// Where a listening socket is.
+    pub fn place_of(&self, id: SocketId) -> Option<usize> {
+        self.fronts.iter().position(|front| front.as_ref().is_some_and(|front| front.id == id))
+    }
+
+    /// A place for another listening socket.
+    pub fn place_for_front(&mut self) -> usize {
+        self.fronts.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.fronts.push(None);
+            self.fronts.len() - 1
+        })
+    }
+
+    /// One more listening socket, at a place that [`Flows::place_for_front`] gave.
+    pub fn add_front(&mut self, at: usize, front: Front<N::Socket>) {
+        if self.inbox.count() == 0 {
+            (self.inbox, self.replies) = (Slots::new(SLOTS), Slots::new(SLOTS));
+            self.up = Batch::new(SLOTS.min(MOST_SEGMENTS));
+        }
+        self.fronts[at] = Some(front);
+    }
+
+    /// From now on a listening socket is that of `listener`, and flows begin there.
+    pub fn rename_front(&mut self, id: SocketId, listener: ListenerId) {
+        if let Some(front) = self.place_of(id).and_then(|at| self.front(at)) {
+            (front.listener, front.shut) = (listener, false);
+        }
+    }
+
+    /// From now on nobody begins a flow at a listening socket; those that live go on.
+    pub fn shut_front(&mut self, id: SocketId) {
+        if let Some(front) = self.place_of(id).and_then(|at| self.front(at)) {
+            front.shut = true;
+        }
+    }
+
+    /// Closes a listening socket, and ends the flows that may be there still.
+    pub fn drop_front(&mut self, id: SocketId) {
+        let Some(at) = self.place_of(id) else { return };
+        let there = self.flows.iter().filter(|(_, flow)| flow.key.front as usize == at);
+        let there: Vec<FlowId> = there.map(|(id, _)| id).collect();
+        for id in there {
+            self.end(id);
+        }
+        self.fronts[at] = None;
     }
 
     /// Puts the entry of a flow into the wheel that counts from now on.

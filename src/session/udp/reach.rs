@@ -56,9 +56,9 @@ impl<N: Net> Flows<N> {
         pool: &Pool,
         cx: Context<'_>,
     ) -> Result<FlowId, Dropped> {
-        if self.draining {
-            return Err(Dropped::Draining);
-        }
+        let draining = self.draining;
+        let here = self.front(key.front as usize).filter(|front| !front.shut && !draining);
+        let Some(here) = here.and_then(|front| front.flows.take()) else { return Err(Dropped::Draining) };
         let shed = |why| {
             if listener.warnings.may(cx.now, QUIET) {
                 log::warn!(
@@ -93,7 +93,7 @@ impl<N: Net> Flows<N> {
             queued: false,
             sent: 0,
             trains: true,
-            _permits: (whole, own, client),
+            _permits: (whole, own, here, client),
         };
         let id = self.flows.insert(flow);
         let Some(flow) = self.flows.get_mut(id) else { return Err(Dropped::Failed) };

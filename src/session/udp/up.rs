@@ -38,11 +38,12 @@ struct Run {
 impl<N: Net> Flows<N> {
     /// Reads a listening socket until it is empty, or the budget is used up.
     pub(super) fn read_front(&mut self, at: usize, cx: Context<'_>) {
-        self.fronts[at].queued = false;
         let (mut read, mut errors) = (0, 0);
         while read < BUDGET {
             let most = self.inbox.count();
-            match self.fronts[at].socket.recv(&mut self.inbox, 0, most) {
+            let Some(Some(front)) = self.fronts.get_mut(at) else { return };
+            front.queued = false;
+            match front.socket.recv(&mut self.inbox, 0, most) {
                 Ok(filled) => {
                     self.take_in(at, filled, cx);
                     if filled < most {
@@ -56,8 +57,8 @@ impl<N: Net> Flows<N> {
                     // Whatever it is, other clients still come in by this socket.
                     errors += 1;
                     if errors == ERRORS {
-                        self.fronts[at].retry = Tick(cx.now.0 + RETRY);
-                        let listener = cx.snapshot.listener(self.fronts[at].listener);
+                        front.retry = Tick(cx.now.0 + RETRY);
+                        let listener = cx.snapshot.listener(front.listener);
                         if let Some(listener) = listener.filter(|listener| listener.warnings.may(cx.now, QUIET)) {
                             log::warn!("listener {}: cannot receive for now: {error}", listener.name);
                         }
@@ -135,7 +136,8 @@ impl<N: Net> Flows<N> {
     }
 
     fn forward(&mut self, mut run: Run, cx: Context<'_>) {
-        let plan = cx.snapshot.listener(self.fronts[run.key.front as usize].listener);
+        let front = self.front(run.key.front as usize).map(|front| front.listener);
+        let plan = front.and_then(|listener| cx.snapshot.listener(listener));
         let plan = plan.and_then(|listener| Some((listener, cx.snapshot.pool(listener.pool?)?)));
         let Some((listener, pool)) = plan else { return self.drop_in(run.datagrams, Dropped::NoBackend, cx) };
         let limit = u64::from(pool.udp.requests);
