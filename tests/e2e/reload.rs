@@ -3,11 +3,12 @@
 use crate::support::http::{self, Wire, get};
 use crate::support::ports::free_port;
 use crate::support::udp::{UdpBackend, dial};
-use crate::support::{Client, Ending, L4lb, Server, Setup, connect, exchange, wait_until};
+use crate::support::{Client, Ending, L4lb, Server, Setup, connect, exchange, note, wait_until};
 use nix::sys::signal::Signal;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// What each of `n` requests on connections of their own is answered.
 fn answers(addr: SocketAddr, n: usize) -> Vec<String> {
@@ -323,4 +324,58 @@ fn what_is_counted_of_the_unchanged_is_not_lost() {
     assert!(told.ends_with("; takes effect at the next restart: global.workers"), "{told}");
     http::ask(l4lb.addr(), get("/none"));
     assert_eq!(requests(), (Some(4), Some(4)));
+}
+
+#[test]
+fn ten_thousand_backends_are_reloaded_and_clients_hardly_notice() {
+    const ALL: u32 = 10_000;
+    // One server has all of 127.0.0.0/8.
+    let server = TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let port = server.local_addr().expect("bound").port();
+    let _echo = Server::on(server, crate::support::server::echo);
+    let backends = |range: std::ops::Range<u32>, more: &str| -> String {
+        let at = |n: u32| Ipv4Addr::from(0x7f00_0001 + n);
+        let one = |n: u32| format!("[[pool.backend]]\nid = \"b{n}\"\naddress = \"{}:{port}\"\n{more}\n", at(n));
+        range.map(one).collect()
+    };
+    let file = |algorithm: &str, backends: &str| {
+        format!(
+            "[global]\nworkers = 2\n[[listener]]\nname = \"in\"\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\npool = \"out\"\n\
+             [[pool]]\nname = \"out\"\nalgorithm = \"{algorithm}\"\nhealth_check = {{ kind = \"none\" }}\n{backends}"
+        )
+    };
+    let first = file("round_robin", &backends(0..ALL, ""));
+    let l4lb = L4lb::start(crate::support::l4lb::command(&[]), &first);
+    let stop = AtomicBool::new(false);
+    let (longest, times) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let (stream, mut longest, mut n) = (connect(l4lb.addr()), Duration::ZERO, 0);
+            while !stop.load(Relaxed) {
+                let began = Instant::now();
+                stream.echo(b"hello");
+                if n % 8 == 0 {
+                    connect(l4lb.addr()).echo(b"hello");
+                }
+                longest = longest.max(began.elapsed());
+                n += 1;
+            }
+            longest
+        });
+        let steps = [
+            ("each weight", file("weighted_round_robin", &backends(0..ALL, "weight = 2"))),
+            ("half of them", file("weighted_round_robin", &backends(ALL / 2..ALL * 3 / 2, "weight = 2"))),
+            ("to least_connections", file("least_connections", &backends(ALL / 2..ALL * 3 / 2, ""))),
+            ("nothing", file("least_connections", &backends(ALL / 2..ALL * 3 / 2, ""))),
+        ];
+        let times = steps.map(|(why, toml)| {
+            l4lb.write_file(&toml);
+            let began = Instant::now();
+            assert_eq!(l4lb.reload_as_it_is().len(), 1, "{why}");
+            format!("{why}: {:?}", began.elapsed())
+        });
+        stop.store(true, Relaxed);
+        (client.join().expect("nothing failed"), times)
+    });
+    note(&format!("10,000 backends reloaded, {}; longest pause of a client {longest:?}", times.join(", ")));
+    assert!(longest < Duration::from_secs(2), "a client waited for {longest:?}");
 }
