@@ -61,6 +61,18 @@ enum Change {
     Backends,
 }
 
+/// A change that is on its way to the workers.
+struct Pending {
+    /// The first generation that has it.
+    generation: u64,
+    /// Shared by all orders that are a part of it.
+    orders: Arc<()>,
+    reply: Reply,
+    changes: Changes,
+    /// It is told on the log, too.
+    told: bool,
+}
+
 /// The control thread.
 pub struct Control {
     plan: Plan,
@@ -74,7 +86,7 @@ pub struct Control {
     /// For each worker, other listening sockets, to be told behind the next snapshot.
     listen: Vec<Vec<Listen<ListenerId>>>,
     /// Who is to be told of what, when all workers go by a generation.
-    pending: Vec<(u64, Reply, Changes)>,
+    pending: Vec<Pending>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
     /// Renders what is asked; `None` where its thread could not be started.
@@ -101,7 +113,7 @@ impl Control {
     pub fn run(mut self) {
         (self.orders.check)(self.plan.targets(&self.hub.current()));
         loop {
-            let wait = match (self.old.is_empty(), self.plan.drains()) {
+            let wait = match (self.old.is_empty() && self.pending.is_empty(), self.plan.drains()) {
                 (false, _) => SOON,
                 (true, true) => DRAINS,
                 (true, false) => LOOK,
@@ -166,28 +178,28 @@ impl Control {
         for ((host, port), addresses) in resolved {
             self.plan.resolved(host, port, addresses);
         }
-        let changes = self.adopt(config, Some(moves), reload.reply);
-        log::info!("reloaded: {changes}");
+        self.adopt(config, Some(moves), reload.reply);
         Change::Backends
     }
 
     /// Puts `config` in force with the next snapshot, and tells `reply` when all workers go by that: for every change of the
-    /// configuration while it runs.
-    fn adopt(&mut self, config: Config, moves: Option<Moves>, reply: Reply) -> Changes {
+    /// configuration while it runs. With `moves`, which are those of a file, the log is told, too.
+    fn adopt(&mut self, config: Config, moves: Option<Moves>, reply: Reply) {
         let names = self.plan.names();
         let mut changes = self.plan.adopt(config);
+        let (generation, orders, told) = (self.plan.next_generation(), Arc::new(()), moves.is_some());
         if let Some(moves) = moves {
             changes.at_restart.extend(moves.at_restart);
             self.plan.binds(moves.bound);
             let ids = self.plan.listener_ids();
-            self.listen.push(moves.orders.into_iter().map(|listen| listen.with(|at| ids[at])).collect());
+            let number = |listen: Listen<usize>| Listen { done: orders.clone(), ..listen.with(|at| ids[at]) };
+            self.listen.push(moves.orders.into_iter().map(number).collect());
         }
         if self.plan.names() != names {
             (self.orders.names)(self.plan.names());
         }
         (self.orders.global)(&self.plan.config().global);
-        self.pending.push((self.plan.next_generation(), reply, changes.clone()));
-        changes
+        self.pending.push(Pending { generation, orders, reply, changes, told });
     }
 
     fn publish(&mut self, change: Change) {
@@ -220,7 +232,12 @@ impl Control {
         while self.old.front().is_some_and(|(generation, _)| self.hub.all_seen(*generation)) {
             self.old.pop_front();
         }
-        for (_, reply, changes) in self.pending.extract_if(.., |(generation, ..)| self.hub.all_seen(*generation)) {
+        let is_done =
+            |pending: &mut Pending| self.hub.all_seen(pending.generation) && Arc::strong_count(&pending.orders) == 1;
+        for Pending { reply, changes, told, .. } in self.pending.extract_if(.., is_done) {
+            if told {
+                log::info!("reloaded: {changes}");
+            }
             reply.tell(Ok(changes));
         }
     }

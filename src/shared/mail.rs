@@ -61,11 +61,14 @@ pub struct Listen<L> {
     pub close: Vec<SocketId>,
     /// Those for datagrams that nobody has a flow at any more.
     pub drop: Vec<SocketId>,
+    /// Dropped when all this is done.
+    pub done: Arc<()>,
 }
 
 impl<L> Default for Listen<L> {
     fn default() -> Self {
-        Listen { open: Vec::new(), rename: Vec::new(), close: Vec::new(), drop: Vec::new() }
+        let (open, rename, close, drop, done) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Arc::default());
+        Listen { open, rename, close, drop, done }
     }
 }
 
@@ -83,7 +86,7 @@ impl<L> Listen<L> {
         };
         let open = self.open.into_iter().map(opened).collect();
         let rename = self.rename.into_iter().map(|(id, listener)| (id, number(listener))).collect();
-        Listen { open, rename, close: self.close, drop: self.drop }
+        Listen { open, rename, close: self.close, drop: self.drop, done: self.done }
     }
 }
 

@@ -273,9 +273,12 @@ impl Loop {
 
     /// Other listening sockets.
     fn listen(&mut self, listen: Listen<ListenerId>, now: Tick) {
+        if self.draining {
+            return;
+        }
         // They may be of listeners that only the newest snapshot has.
         self.refresh();
-        let Listen { open, rename, close, drop } = listen;
+        let Listen { open, rename, close, drop, done: _done } = listen;
         let leave = !rename.is_empty() || !close.is_empty();
         for opened in open {
             let id = opened.id;
