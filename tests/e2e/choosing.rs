@@ -122,7 +122,7 @@ fn a_breaker_opens_and_tries_and_closes() {
             false => b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n".to_vec(),
         }
     });
-    let breaker = "circuit_breaker = { failure_threshold = 3, success_threshold = 2, timeout = \"300ms\" }";
+    let breaker = "circuit_breaker = { failure_threshold = 3, success_threshold = 2, timeout = \"2s\" }";
     let lb = Setup::http(backend.addr()).pool(breaker).start();
     let status = || ask(lb.addr(), get("/")).status();
     assert_eq!([status(), status(), status()], [500; 3], "failures are passed on");
