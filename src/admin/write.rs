@@ -5,14 +5,12 @@ use crate::admin::query::Parameters;
 use crate::base::ids::ListenerId;
 use crate::config::{Address, CheckUrl, Quoted};
 use crate::shared::admin::Answer;
-use crate::shared::order::{Added, Change, Order, Registered, Tags, Which};
+use crate::shared::order::{Added, Change, HEAVIEST, Order, Registered, TTLS, Tags, Which};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How long a registration lasts that does not say how long.
 const TTL: Duration = Duration::from_secs(10);
-/// How long a registration may last.
-const TTLS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 /// How long one may wait for a backend to be gone.
 const WAITS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 
@@ -130,7 +128,7 @@ fn add(body: &[u8]) -> Result<Change, Fault> {
     let (address, typed) = address(&mut fields)?;
     let added = Added {
         address,
-        weight: fields.number("weight", 0..=256)?.unwrap_or(1) as u16,
+        weight: fields.number("weight", 0..=u64::from(HEAVIEST))?.unwrap_or(1) as u16,
         max_connections: fields.number("max_connections", 0..=u64::from(u32::MAX))?.unwrap_or(0) as u32,
         backup: fields.flag("backup")?.unwrap_or(false),
     };
@@ -140,7 +138,7 @@ fn add(body: &[u8]) -> Result<Change, Fault> {
 
 fn weight(body: &[u8]) -> Result<u16, Fault> {
     let mut fields = Fields::read(body, &["weight"])?;
-    required("weight", fields.number("weight", 0..=256)?).map(|weight| weight as u16)
+    required("weight", fields.number("weight", 0..=u64::from(HEAVIEST))?).map(|weight| weight as u16)
 }
 
 fn register(pool: String, body: &[u8]) -> Result<Change, Fault> {
@@ -163,7 +161,7 @@ fn register(pool: String, body: &[u8]) -> Result<Change, Fault> {
     }
     let registered = Registered {
         address,
-        weight: fields.number("weight", 0..=256)?.unwrap_or(1) as u16,
+        weight: fields.number("weight", 0..=u64::from(HEAVIEST))?.unwrap_or(1) as u16,
         ttl: fields.duration("ttl", TTLS)?.unwrap_or(TTL),
         check,
     };

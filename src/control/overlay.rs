@@ -4,16 +4,12 @@
 //! that renewing one changes nothing here. Read [`Overlay::over`] first.
 
 use crate::config::{Address, Backend, CheckUrl, Config, Pool, Protocol, read_duration};
-use crate::shared::order::{Added, Registered};
+use crate::shared::order::{Added, HEAVIEST, Registered, TTLS};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-/// The heaviest a backend may be.
-pub(crate) const HEAVIEST: u16 = 256;
-/// How long a registration may last without another word, at the least and at the most.
-pub(crate) const TTL: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 /// The format of [`Overlay::to_bytes`].
 const VERSION: u32 = 1;
 
@@ -328,7 +324,7 @@ impl Entry {
         if let Some(registered) = &self.registered {
             address(&registered.address)?;
             let ttl = read_duration(&registered.ttl).map_err(|fault| format!("ttl: {fault}"))?;
-            if !TTL.contains(&ttl) {
+            if !TTLS.contains(&ttl) {
                 return Err("ttl: is out of range".to_owned());
             }
             if let Some(Err(error)) = registered.health_check_url.as_ref().map(|url| url.parse::<CheckUrl>()) {

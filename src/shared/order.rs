@@ -2,7 +2,13 @@
 
 use crate::base::ids::ListenerId;
 use crate::config::{Address, CheckUrl};
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// The heaviest a backend may be.
+pub const HEAVIEST: u16 = 256;
+/// How long a registration may last without another word, at the least and at the most.
+pub const TTLS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 
 /// A change that is asked for, checked as far as one can without knowing the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

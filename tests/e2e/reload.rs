@@ -7,6 +7,7 @@ use crate::support::{Client, Ending, L4lb, Server, Setup, connect, exchange, not
 use nix::sys::signal::Signal;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,27 @@ fn idle_connections_to_a_backend_that_left_are_closed() {
     l4lb.reload(&Setup::http(two.addr()).pool(keep).toml());
     wait_until("the idle connection is closed", || one.open() == 0);
     assert_eq!(wire.ask(get("/")).text(), "two", "the client's connection stays");
+}
+
+#[test]
+fn a_request_that_is_under_way_is_answered_and_its_connection_is_not_kept() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let one = http::Backend::new(move |_| {
+        let _ = wait.lock().expect("never poisoned").recv();
+        http::ok("one")
+    });
+    let two = http::Backend::named("two");
+    let keep = "keepalive_timeout = \"1h\"";
+    let l4lb = Setup::http(one.addr()).pool(keep).start();
+    let mut wire = Wire::to(l4lb.addr());
+    wire.send(get("/"));
+    wait_until("the request is there", || one.open() == 1);
+    l4lb.reload(&Setup::http(two.addr()).pool(keep).toml());
+    go.send(()).expect("it waits");
+    assert_eq!(wire.response().text(), "one");
+    wait_until("its connection is closed", || one.open() == 0);
+    assert_eq!(wire.ask(get("/")).text(), "two");
 }
 
 #[test]
