@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use upgrade::{Ended, Old, Predecessor, Program, Upgrades};
+use upgrade::{Old, Predecessor, Program, Upgrades};
 
 /// How long the start waits for names to be resolved; the rest come later, by mail.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
@@ -426,13 +426,10 @@ impl Running {
                     Ok(signal) => self.heed(signal, log),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
-                recv(upgrades.ended) -> ended => {
-                    upgrades.has_ended();
-                    if matches!(ended, Ok(Ended::Serving(_))) {
-                        replaced = true;
-                        break Exit::Done;
-                    }
-                }
+                recv(upgrades.ended) -> ended => if ended.is_ok_and(|ended| upgrades.has_ended(ended)) {
+                    replaced = true;
+                    break Exit::Done;
+                },
                 recv(self.ended) -> worker => {
                     break broken(worker);
                 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -114,29 +115,29 @@ pub(super) struct Launched {
 }
 
 impl Launched {
-    /// Ends it, if it has not ended by itself; how it ended, and what it said last.
-    pub(super) fn end(mut self) -> String {
+    /// Ends it, if it does not end by itself; how it ended. After that it reads no socket any more.
+    pub(super) fn end(&mut self) -> String {
         let until = Instant::now() + LAST;
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
-        let mut status = None;
-        while status.is_none() && Instant::now() < until {
-            status = self.child.try_wait().ok().flatten();
-            thread::sleep(Duration::from_millis(10));
-        }
-        let ended = match status {
-            Some(status) => format!("it ended with {status}"),
-            None => {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                "it did not end by itself, and was killed".to_owned()
+        let _ = self.stream.shutdown(Shutdown::Both);
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return format!("it ended with {status}");
             }
-        };
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        "it did not end by itself, and was killed".to_owned()
+    }
+
+    /// What it said last, once it has ended.
+    pub(super) fn last_words(&self) -> String {
         // Unless somebody else has inherited its standard error, that has ended, too.
         let _ = self.heard.recv_timeout(LAST);
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         match words.is_empty() {
-            true => format!("{ended} and said nothing"),
-            false => format!("{ended} and said: {}", words.iter().cloned().collect::<Vec<_>>().join(" | ")),
+            true => "said nothing".to_owned(),
+            false => format!("said: {}", words.iter().cloned().collect::<Vec<_>>().join(" | ")),
         }
     }
 }
@@ -178,7 +179,8 @@ mod tests {
         ];
         for (why, path, ended, arguments, said) in rows {
             let program = Program { path: path.into(), arguments: arguments.iter().map(Into::into).collect() };
-            let told = program.launch().unwrap().end();
+            let mut launched = program.launch().unwrap();
+            let told = format!("{} and {}", launched.end(), launched.last_words());
             assert!(told.contains(ended) && told.contains(said), "{why}: {told}");
             assert!(!told.contains("first"), "{why}: only the last lines: {told}");
         }

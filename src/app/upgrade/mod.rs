@@ -18,7 +18,7 @@ mod old;
 
 pub(super) use launch::Program;
 pub(super) use new::Predecessor;
-pub(super) use old::{Ended, Old, Upgrades};
+pub(super) use old::{Old, Upgrades};
 
 /// The environment variable that tells the number of the inherited socket.
 const VARIABLE: &str = "L4LB_UPGRADE_FD";

@@ -2,8 +2,7 @@
 
 use crate::app::lock;
 use crate::app::notify;
-use crate::app::store::Place;
-use crate::app::store::{Lent, Store};
+use crate::app::store::{Lent, Place, Store};
 use crate::app::upgrade::channel::{Channel, Message, SocketRecord};
 use crate::app::upgrade::{OVERLAY, Program, VERDICTS};
 use crate::base::time::Clock;
@@ -41,12 +40,12 @@ pub(in crate::app) struct Old {
 }
 
 /// How an upgrade ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::app) enum Ended {
     /// The process of that number serves in our place.
     Serving(u32),
-    /// We go on as if nothing had been. It was said why.
-    Failed,
+    /// We go on as if nothing had been; this is why.
+    Failed(String),
 }
 
 /// Upgrades of this process, one at a time.
@@ -101,9 +100,18 @@ impl Upgrades {
         }
     }
 
-    /// Takes note that it has ended.
-    pub(in crate::app) fn has_ended(&mut self) {
+    /// Takes note of how it ended. True when another process serves in place of this one.
+    pub(in crate::app) fn has_ended(&mut self, ended: Ended) -> bool {
+        // Said here, where the next one may begin: whoever reads it may ask for that at once.
         self.under_way = None;
+        match ended {
+            Ended::Serving(_) => true,
+            Ended::Failed(why) => {
+                log::error!("the upgrade has failed: {why}; going on as before");
+                notify::ready();
+                false
+            }
+        }
     }
 
     /// Gives up the one that is under way: this process is to end. The number of the new one, if that serves already.
@@ -128,13 +136,9 @@ fn upgrade(program: &Program, old: &Old, line: &Mutex<Line>) -> Ended {
     let path = program.path().display();
     log::info!("upgrade: starting {path}");
     notify::reloading();
-    let launched = match program.launch() {
+    let mut launched = match program.launch() {
         Ok(launched) => launched,
-        Err(error) => {
-            log::error!("the upgrade has failed: {path} cannot be started: {error}; going on as before");
-            notify::ready();
-            return Ended::Failed;
-        }
+        Err(error) => return Ended::Failed(format!("{path} cannot be started: {error}")),
     };
     let process = launched.child.id();
     match hand_over(old, &launched.stream, line) {
@@ -146,12 +150,11 @@ fn upgrade(program: &Program, old: &Old, line: &Mutex<Line>) -> Ended {
             Ended::Serving(process)
         }
         Err(why) => {
+            // First that one, so that no two read the same sockets.
+            let ended = launched.end();
             old.order_all(|| WorkerMail::Hand(Handing::Thaw));
             let _ = old.control.send(ControlMail::Resume);
-            let told = launched.end();
-            log::error!("the upgrade has failed: {why}; of process {process}: {told}; going on as before");
-            notify::ready();
-            Ended::Failed
+            Ended::Failed(format!("{why}; of process {process}: {ended} and {}", launched.last_words()))
         }
     }
 }
