@@ -4,6 +4,7 @@
 
 mod answers;
 mod checks;
+mod limits;
 mod loops;
 mod plan;
 mod render;

@@ -5,6 +5,7 @@ use crate::base::ids::{BackendSlot, PoolId};
 use crate::base::net::{Network, Networks};
 use crate::config::{self, Address, CheckKind, Config, Transport};
 use crate::control::checks::{self, algorithm_of, breaker_of, hash_key_of};
+use crate::control::limits::Limited;
 use crate::control::loops::Loops;
 use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::probe::Health;
@@ -44,6 +45,7 @@ struct Limits {
     per_client: Option<Arc<PerClient>>,
     warnings: Arc<Seldom>,
     tallies: Arc<Tallies>,
+    rate: Limited,
 }
 
 /// What outlives snapshots of a pool.
@@ -53,6 +55,7 @@ struct Known {
     crowds: Arc<Crowds>,
     budget: Arc<Budget>,
     tallies: Arc<Tallies>,
+    rate: Limited,
     queue: OnceLock<Arc<Queue>>,
     /// Pickers, primaries and backups, and what they were built from: tables of hashes are work, and most changes leave
     /// them as they are.
@@ -74,6 +77,7 @@ impl Known {
             crowds: Arc::default(),
             budget: Arc::default(),
             tallies: Tallies::shared(workers),
+            rate: Limited::new(workers),
             queue: OnceLock::new(),
             pickers: [None, None],
         }
@@ -100,6 +104,7 @@ impl Plan {
             per_client: (listener.max_per_client > 0).then(|| PerClient::new(listener.max_per_client)),
             warnings: Arc::default(),
             tallies: Tallies::shared(workers),
+            rate: Limited::new(workers),
         });
         let limits = limits.collect();
         let admin = Arc::new(rules(&config.admin));
@@ -161,7 +166,7 @@ impl Plan {
     /// The next snapshot.
     pub fn build(&mut self) -> Arc<Snapshot> {
         self.generation += 1;
-        let listeners = self.config.listeners.iter().zip(&self.limits).map(|(listener, limits)| Listener {
+        let listeners = self.config.listeners.iter().zip(&mut self.limits).map(|(listener, limits)| Listener {
             name: listener.name.as_str().into(),
             protocol: match listener.protocol {
                 config::Protocol::Http => Protocol::Http,
@@ -175,6 +180,7 @@ impl Plan {
             idle_timeout: listener.idle_timeout,
             connections: limits.connections.clone(),
             per_client: limits.per_client.clone(),
+            rate_limit: limits.rate.by(listener.rate_limit.as_ref()),
             warnings: limits.warnings.clone(),
             tallies: limits.tallies.clone(),
         });
@@ -320,6 +326,7 @@ fn build_pool(
         hash_key: hash_key_of(&pool.hash_key),
         hash_balance: pool.hash_balance.unwrap_or(0.0) as f32,
         breaker: breaker_of(pool),
+        rate_limit: known.rate.by(pool.rate_limit.as_ref()),
         slow_start: pool.slow_start,
         panics,
         queue,

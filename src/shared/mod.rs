@@ -7,6 +7,7 @@ pub mod backend;
 pub mod checks;
 pub mod choose;
 pub mod hub;
+pub mod limit;
 pub mod mail;
 pub mod queue;
 pub mod snapshot;

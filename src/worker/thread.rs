@@ -176,7 +176,8 @@ impl Loop {
 
     fn turn_flows(&mut self, now: Tick) {
         let (snapshot, count) = (self.core.member.snapshot(), self.core.count());
-        self.flows.turn(udp::Context { now, snapshot, process: &self.common.connections, count });
+        let worker = self.core.member.worker();
+        self.flows.turn(udp::Context { now, snapshot, process: &self.common.connections, count, worker });
     }
 
     fn is_over(&self) -> bool {

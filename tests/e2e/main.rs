@@ -31,6 +31,7 @@ mod limits;
 mod names;
 mod picking;
 mod programs;
+mod rate_limits;
 mod retries;
 mod sockets;
 mod stats;

@@ -8,6 +8,7 @@ pub mod plain;
 pub mod scripted;
 
 use crate::base::ids::FlowId;
+use crate::base::time;
 use crate::sys::udp::Headers;
 use std::io;
 use std::net::SocketAddr;
@@ -60,6 +61,10 @@ pub trait Net {
     /// # Errors
     /// What epoll_ctl(2) says: out of memory or watches.
     fn watch(&mut self, socket: &mut Self::Socket, flow: FlowId) -> io::Result<()>;
+    /// The time in nanoseconds, from any beginning; what it passed in is this network. Reads the clock.
+    fn nanos(&self) -> u64 {
+        time::nanos()
+    }
 }
 
 /// True for an error of a train that its datagrams may not have when they are sent one by one: a way without checksums

@@ -18,7 +18,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use crate::base::ids::{BackendSlot, FlowId, ListenerId};
+use crate::base::ids::{BackendSlot, FlowId, ListenerId, WorkerId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -56,6 +56,8 @@ pub struct Context<'a> {
     pub process: &'a Arc<Cap>,
     /// What is counted in.
     pub count: &'a Cell,
+    /// Who counts.
+    pub worker: WorkerId,
 }
 
 /// A listening socket.
@@ -96,9 +98,10 @@ enum Task {
 
 /// Why a client's datagram goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dropped {
+pub(super) enum Dropped {
     NoBackend,
     OverLimit,
+    Limited,
     Draining,
     Empty,
     Truncated,
@@ -113,6 +116,7 @@ impl Dropped {
         match self {
             Dropped::NoBackend => &count.udp_no_backend,
             Dropped::OverLimit => &count.udp_over_limit,
+            Dropped::Limited => &count.udp_limited,
             Dropped::Draining => &count.udp_draining,
             Dropped::Empty => &count.udp_empty,
             Dropped::Truncated => &count.udp_truncated,

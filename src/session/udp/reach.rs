@@ -9,7 +9,7 @@ use crate::link::is_local;
 use crate::probe::Health;
 use crate::session::udp::flow::{Connected, Flow, Key, Next, Scattered, Upstream};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
-use crate::session::{key, report};
+use crate::session::{key, limits, report};
 use crate::shared::backend::BackendState;
 use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::{Listener, Pool};
@@ -49,12 +49,13 @@ pub(super) fn note_failure(pool: &Pool, state: &BackendState, error: &io::Error,
 }
 
 impl<N: Net> Flows<N> {
-    /// Begins a flow for a client: takes its permits, and reaches a backend.
+    /// Begins a flow for a client: takes its permits, and reaches a backend. So many `datagrams` wait for it.
     pub(super) fn open(
         &mut self,
         key: Key,
         listener: &Listener,
         pool: &Pool,
+        datagrams: usize,
         cx: Context<'_>,
     ) -> Result<FlowId, Dropped> {
         if self.draining {
@@ -78,8 +79,10 @@ impl<N: Net> Flows<N> {
             None => None,
         };
         let upstream = match pool.udp.requests {
+            // Each datagram is a session: they are limited one by one.
             1 => Upstream::Each(Box::new(Scattered::new())),
             _ => {
+                limits::of_datagrams(&self.net, listener, pool, key.client.ip(), datagrams, cx)?;
                 let connected = self.reach(pool, key.client.ip(), None, false, listener, cx)?;
                 cx.count.udp_sessions.add(1);
                 Upstream::One(connected)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::balance::{Algorithm, Picker, Rota};
-use crate::base::ids::PoolId;
+use crate::base::ids::{PoolId, WorkerId};
 use crate::base::net::Networks;
 use crate::guard::{PerClient, Seldom};
 use crate::link::datagram::scripted::{Incoming, News, ScriptedDatagrams, Sent, Whims};
@@ -67,6 +67,7 @@ pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
         idle_timeout: Duration::from_millis(IDLE),
         connections: Cap::new(connections),
         per_client: per_client.map(PerClient::new),
+        rate_limit: None,
         warnings: Arc::new(Seldom::new()),
         tallies: Tallies::shared(1),
     }
@@ -109,7 +110,13 @@ impl House {
             }
         }
         let count = self.stats.cell(0);
-        self.flows.turn(Context { now: self.now, snapshot: &self.snapshot, process: &self.process, count });
+        self.flows.turn(Context {
+            now: self.now,
+            snapshot: &self.snapshot,
+            process: &self.process,
+            count,
+            worker: WorkerId(0),
+        });
     }
 
     /// Turns until nothing is ready.

@@ -5,10 +5,10 @@ use crate::base::ids::FlowId;
 use crate::base::time::Tick;
 use crate::link::datagram::{MOST_BYTES, MOST_SEGMENTS, Net, Part, Socket, forbids_trains};
 use crate::link::is_local;
-use crate::session::key;
 use crate::session::udp::flow::{Flow, Key, Upstream};
 use crate::session::udp::reach::{is_refusal, note_failure, shortage};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
+use crate::session::{key, limits};
 use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::{Listener, Pool};
 use std::io::{self, ErrorKind};
@@ -155,7 +155,7 @@ impl<N: Net> Flows<N> {
                     self.drop_in(rest, Dropped::Empty, cx);
                     break;
                 }
-                None => match self.open(run.key, listener, pool, cx) {
+                None => match self.open(run.key, listener, pool, rest, cx) {
                     Ok(id) => id,
                     Err(why) => {
                         // The next one may fare better only where it counts: there they are picked for one by one.
@@ -316,6 +316,9 @@ impl<N: Net> Flows<N> {
     ) -> Result<(), Dropped> {
         let mut tried = Vec::new();
         let client = self.flows.get_mut(id).map(|flow| flow.key.client.ip());
+        if let Some(client) = client {
+            limits::of_datagrams(&self.net, listener, pool, client, 1, cx)?;
+        }
         let key = client.filter(|_| pool.hashes()).map_or(balance::Key::default(), key::of_client);
         loop {
             let whom = For { key, tried: &tried, random: &mut self.random };
