@@ -5,6 +5,9 @@ use super::table::State;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
+/// A log with room for fewer moments than this is not worth making smaller.
+const SMALL: usize = 64;
+
 /// For all clients together: a ring of moments without a lock.
 ///
 /// Each slot holds a moment, and in its lowest bit whether it was written in an even or an odd round. Whoever is let in
@@ -37,8 +40,7 @@ impl Ring {
                 let _ = self.count.compare_exchange(count, count + 1, Release, Acquire);
                 continue;
             }
-            let last = self.slots[((count + size - 1) % size) as usize].load(Acquire) >> 1;
-            let (oldest, now) = (seen >> 1, now.max(last));
+            let oldest = seen >> 1;
             if oldest + self.span > now {
                 // What was seen is the oldest only if nobody was let in meanwhile.
                 if self.count.load(Acquire) != count {
@@ -46,8 +48,8 @@ impl Ring {
                 }
                 return Err(TooMany { wait: oldest + self.span - now });
             }
-            // A slot that is as it was seen has not been written since: it could not get the same moment again within
-            // the window. So the count is what it was, too.
+            // A slot that is as it was seen has not been written since, for what is written there lies a span behind what
+            // was there before. So the count is what it was, too.
             if slot.compare_exchange(seen, now << 1 | mark, Release, Acquire).is_ok() {
                 let _ = self.count.compare_exchange(count, count + 1, Release, Acquire);
                 return Ok(());
@@ -65,6 +67,9 @@ impl Log {
         let now = self.0.back().map_or(now, |last| now.max(*last));
         while self.0.front().is_some_and(|oldest| oldest.saturating_add(span) <= now) {
             self.0.pop_front();
+        }
+        if self.0.capacity() > SMALL && self.0.len() < self.0.capacity() / 8 {
+            self.0.shrink_to(self.0.len() * 2);
         }
         match self.0.front() {
             Some(oldest) if self.0.len() >= max as usize => Err(TooMany { wait: oldest + span - now }),
