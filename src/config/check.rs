@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::error::{Fault, Hint, Quoted};
 use super::reader::{Noted, Reader};
 use super::sections::{Checked, Draft, ListenerDraft, PoolDraft};
-use super::{Address, Config, HashKey, HealthCheck, Listener, Protocol, Serves, Transport};
+use super::{Address, Config, HashKey, HealthCheck, LimitKey, Listener, Protocol, Serves, Transport};
 
 /// Compares the parts of `draft` with each other, and with `own`, the addresses of this machine; reports, and joins them.
 pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Config {
@@ -21,7 +21,7 @@ pub(super) fn join(r: &mut Reader<'_>, mut draft: Draft, own: &[IpAddr]) -> Conf
     bound_once(r, &draft);
     let users = users(&draft);
     no_loops(r, &draft, &users, own);
-    hash_keys(r, &mut draft, &users);
+    request_keys(r, &mut draft, &users);
     kinds_of_checks(r, &mut draft, &users);
     Config {
         global: draft.global,
@@ -100,8 +100,25 @@ fn users(draft: &Draft) -> Vec<Vec<User>> {
     users
 }
 
-/// Sets what each pool hashes; what is read from requests, only where all traffic is requests.
-fn hash_keys(r: &mut Reader<'_>, draft: &mut Draft, users: &[Vec<User>]) {
+/// Why something that is read from requests, shown as `found`, cannot be had in a pool that these listeners use; `sure`
+/// when no other may.
+fn no_requests(found: Quoted, users: &[User], sure: bool) -> Option<Fault> {
+    let other = |user: &User| Some((user.name.clone(), user.protocol.filter(|p| *p != Protocol::Http)?));
+    match users.iter().find_map(other) {
+        Some((listener, protocol)) if users.iter().any(|user| user.protocol == Some(Protocol::Http)) => {
+            Some(Fault::NoRequest { found, listener, protocol })
+        }
+        None if all_http(users) => None,
+        _ => sure.then_some(Fault::NoHttp { found }),
+    }
+}
+
+fn all_http(users: &[User]) -> bool {
+    !users.is_empty() && users.iter().all(|user| user.protocol == Some(Protocol::Http))
+}
+
+/// Sets what each pool hashes. What is read from requests, there and for limits, only where all traffic is requests.
+fn request_keys(r: &mut Reader<'_>, draft: &mut Draft, users: &[Vec<User>]) {
     // A listener whose pool or protocol is not known may use any pool.
     let sure = !r.partial()
         && draft.listeners.iter().all(|l| {
@@ -109,24 +126,19 @@ fn hash_keys(r: &mut Reader<'_>, draft: &mut Draft, users: &[Vec<User>]) {
             l.protocol.is_some() && pool && l.listener.routes.iter().all(|route| route.pool != usize::MAX)
         });
     for (draft, users) in draft.pools.iter_mut().zip(users) {
-        let all_http = !users.is_empty() && users.iter().all(|user| user.protocol == Some(Protocol::Http));
+        if let Some(key) = draft.limit_key.take().filter(|key| matches!(key.value, LimitKey::Header(_)))
+            && let Some(fault) = no_requests(Quoted::new(&key.value.to_string()), users, sure)
+        {
+            r.report(key.at, key.place, fault);
+        }
         let Some(key) = draft.hash_key.take() else {
-            draft.pool.hash_key = HashKey::usual(draft.pool.algorithm, all_http);
+            draft.pool.hash_key = HashKey::usual(draft.pool.algorithm, all_http(users));
             continue;
         };
-        if key.value != HashKey::ClientIp {
-            let found = Quoted::new(&key.value.to_string());
-            let other = |user: &User| Some((user.name.clone(), user.protocol.filter(|p| *p != Protocol::Http)?));
-            let fault = match users.iter().find_map(other) {
-                Some((listener, protocol)) if users.iter().any(|user| user.protocol == Some(Protocol::Http)) => {
-                    Some(Fault::NoRequest { found, listener, protocol })
-                }
-                None if all_http => None,
-                _ => sure.then_some(Fault::NoHttp { found }),
-            };
-            if let Some(fault) = fault {
-                r.report(key.at, key.place, fault);
-            }
+        if key.value != HashKey::ClientIp
+            && let Some(fault) = no_requests(Quoted::new(&key.value.to_string()), users, sure)
+        {
+            r.report(key.at, key.place, fault);
         }
         draft.pool.hash_key = key.value;
     }

@@ -176,9 +176,6 @@ pub enum Fault {
     /// A key of connections where there are none.
     #[error("is only for http and tcp, and this listener is udp; leave it out")]
     ConnectionsOnly,
-    /// A key that is not built yet for this protocol.
-    #[error("is not supported yet for {0}; leave it out")]
-    NotYetFor(Protocol),
     /// `hash_key` where nothing is hashed.
     #[error(
         "is only for algorithms that hash, and {0} does not; leave it out, or write algorithm = \"consistent_hash\""
@@ -248,6 +245,40 @@ pub enum Fault {
     /// A key of checks, where there are none.
     #[error("does nothing, for kind \"none\" means that there are no checks; leave it out, or write another kind")]
     NoCheck,
+    /// A key of another kind of limit.
+    #[error("is only for {of}, and this limit is {algorithm}; leave it out, or write another algorithm")]
+    OtherLimit {
+        /// The algorithms that have it, in words.
+        of: &'static str,
+        /// The algorithm that it is.
+        algorithm: &'static str,
+    },
+    /// A key of another kind of limit than the one that holds when none is given.
+    #[error("is only for {of}, and without an algorithm this limit is {algorithm}; add the algorithm")]
+    UsualLimit {
+        /// The algorithms that have it, in words.
+        of: &'static str,
+        /// The algorithm that holds.
+        algorithm: &'static str,
+    },
+    /// A sliding window for each key that would remember too much of each.
+    #[error(
+        "{found} is more than {most}, and each key would have as many; write at most {most}, or algorithm = \"token_bucket\", or key = \"all\""
+    )]
+    TooManyForEach {
+        /// The number as typed.
+        found: u32,
+        /// The largest that is held for each.
+        most: u32,
+    },
+    /// A limit of a listener by what requests have, where there are none.
+    #[error("{found} is read from HTTP requests, and this listener is {protocol}; write \"client_ip\" or \"all\"")]
+    NoRequestHere {
+        /// The key, quoted.
+        found: Quoted,
+        /// What the listener speaks.
+        protocol: Protocol,
+    },
     /// No kind of check where the usual one would say nothing.
     #[error(
         "is missing, and only udp listeners use this pool; write kind = \"udp\", or another way to tell that these backends are up"

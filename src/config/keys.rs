@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::one_of;
+use super::limits::LimitAlgorithm;
 use super::picking::Algorithm;
 
 /// A table of the file and the keys that it may hold.
@@ -43,8 +44,6 @@ pub enum Scope {
     HttpOrProxied,
     /// Those that take connections: `"http"` and `"tcp"`.
     Connections,
-    /// Those with `protocol = "udp"` now, and the others later.
-    UdpSoFar,
     /// Pools whose algorithm hashes.
     Hashing,
     /// Pools with `algorithm = "consistent_hash"`.
@@ -55,6 +54,14 @@ pub enum Scope {
     CheckBytes,
     /// Checks of any kind but `"none"`.
     Checked,
+    /// Limits with `algorithm = "token_bucket"`.
+    TokenBucket,
+    /// Limits with `algorithm = "sliding_window"`.
+    SlidingWindow,
+    /// Limits with `algorithm = "leaky_bucket"`.
+    LeakyBucket,
+    /// Limits by either bucket.
+    Buckets,
 }
 
 /// What holds when a key is left out.
@@ -128,6 +135,8 @@ pub enum Takes {
     HeaderValue,
     /// What a hashing algorithm looks at.
     HashKey,
+    /// Who shares a limit.
+    LimitKey,
     /// What a check by HTTP asks for: a path, with a query or without.
     CheckPath,
     /// The Host of a check by HTTP.
@@ -206,6 +215,7 @@ impl fmt::Display for Takes {
             Takes::HeaderName => f.write_str("the name of a header such as \"x-canary\""),
             Takes::HeaderValue => f.write_str("the value of a header in quotes"),
             Takes::HashKey => f.write_str("\"client_ip\", \"path\", \"uri\", \"header:NAME\" or \"cookie:NAME\""),
+            Takes::LimitKey => f.write_str("\"all\", \"client_ip\" or \"header:NAME\""),
             Takes::CheckPath => f.write_str("a path such as \"/health\""),
             Takes::CheckHost => f.write_str("a host such as \"api.example.com\""),
             Takes::Statuses => f.write_str("a status such as 200, or a range such as \"200-399\""),
@@ -229,12 +239,15 @@ impl Key {
             Scope::Http => format!("{told}; http only"),
             Scope::HttpOrProxied => format!("{told}; http or accept_proxy"),
             Scope::Connections => format!("{told}; http and tcp only"),
-            Scope::UdpSoFar => format!("{told}; udp only so far"),
             Scope::Hashing => format!("{told}; only for algorithms that hash"),
             Scope::ConsistentHash => format!("{told}; consistent_hash only"),
             Scope::CheckHttp => format!("{told}; kind http only"),
             Scope::CheckBytes => format!("{told}; kinds tcp and udp only"),
             Scope::Checked => format!("{told}; not for kind none"),
+            Scope::TokenBucket => format!("{told}; token_bucket only"),
+            Scope::SlidingWindow => format!("{told}; sliding_window only"),
+            Scope::LeakyBucket => format!("{told}; leaky_bucket only"),
+            Scope::Buckets => format!("{told}; token_bucket and leaky_bucket only"),
         }
     }
 }
@@ -361,12 +374,12 @@ static LISTENER: Section = Section {
         http(key("request_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\"")),
         http(key("tunnel_timeout", Takes::Duration(TICK..=LONGEST), "\"1h\"")),
         key("max_connections", COUNT, "0"),
-        Key { scope: Scope::UdpSoFar, ..key("max_per_client", COUNT, "0") },
+        key("max_per_client", COUNT, "0"),
         http(key("max_header_size", Takes::Size(SMALLEST_HEAD..=LARGEST_HEAD), "\"16KiB\"")),
         http(key("max_body_size", Takes::Size(0..=LARGEST_BODY), "\"0\"")),
         connections(key("accept_proxy", Takes::Boolean, "false")),
         http(key("trusted_proxies", Takes::Networks, "[]")),
-        later("rate_limit"),
+        otherwise("rate_limit", Takes::Table(&LISTENER_LIMIT), "off"),
         connections(otherwise("congestion_control", Takes::CongestionControl, "the system's")),
         connections(key("defer_accept", Takes::Boolean, "false")),
         connections(key("tcp_fastopen", Takes::Boolean, "false")),
@@ -432,7 +445,7 @@ static POOL: Section = Section {
             "kind tcp with every default, or kind none where only udp listeners use the pool",
         ),
         otherwise("circuit_breaker", Takes::Table(&CIRCUIT_BREAKER), "off"),
-        later("rate_limit"),
+        otherwise("rate_limit", Takes::Table(&POOL_LIMIT), "off"),
         otherwise("backend", Takes::Tables(&BACKEND), "none"),
     ],
 };
@@ -467,6 +480,45 @@ static CIRCUIT_BREAKER: Section = Section {
     ],
 };
 
+/// More than this at once is no limit.
+const MOST_AT_ONCE: Takes = Takes::Integer(1..=1_000_000);
+/// A second. Below, one waits for a quarter of an hour; above, asking costs as much as what is limited.
+const RATE: Takes = Takes::Fraction(0.001..=1_000_000.0);
+
+const LIMIT_ALGORITHM: Takes = Takes::OneOf { now: &LimitAlgorithm::NAMES, later: &[] };
+
+const CAPACITY: Key = scoped(Scope::Buckets, key("capacity", MOST_AT_ONCE, "100"));
+const REFILL_RATE: Key = scoped(Scope::TokenBucket, key("refill_rate", RATE, "10.0"));
+const MAX_REQUESTS: Key = scoped(Scope::SlidingWindow, otherwise("max_requests", MOST_AT_ONCE, "an error"));
+const WINDOW: Key = scoped(Scope::SlidingWindow, otherwise("window", Takes::Duration(TICK..=LONGEST), "an error"));
+const LEAK_RATE: Key = scoped(Scope::LeakyBucket, key("leak_rate", RATE, "5.0"));
+
+static LISTENER_LIMIT: Section = Section {
+    title: "listener.rate_limit",
+    keys: &[
+        key("algorithm", LIMIT_ALGORITHM, "\"token_bucket\""),
+        key("key", Takes::LimitKey, "\"client_ip\""),
+        CAPACITY,
+        REFILL_RATE,
+        MAX_REQUESTS,
+        WINDOW,
+        LEAK_RATE,
+    ],
+};
+
+static POOL_LIMIT: Section = Section {
+    title: "pool.rate_limit",
+    keys: &[
+        key("algorithm", LIMIT_ALGORITHM, "\"leaky_bucket\""),
+        key("key", Takes::LimitKey, "\"all\""),
+        CAPACITY,
+        REFILL_RATE,
+        MAX_REQUESTS,
+        WINDOW,
+        LEAK_RATE,
+    ],
+};
+
 static BACKEND: Section = Section {
     title: "[[pool.backend]]",
     keys: &[
@@ -480,5 +532,17 @@ static BACKEND: Section = Section {
 };
 
 /// Every section, in the order of the manual.
-pub static SECTIONS: [&Section; 10] =
-    [&TOP, &GLOBAL, &ADMIN, &LISTENER, &ROUTE, &HEADER, &POOL, &HEALTH_CHECK, &CIRCUIT_BREAKER, &BACKEND];
+pub static SECTIONS: [&Section; 12] = [
+    &TOP,
+    &GLOBAL,
+    &ADMIN,
+    &LISTENER,
+    &ROUTE,
+    &HEADER,
+    &LISTENER_LIMIT,
+    &POOL,
+    &HEALTH_CHECK,
+    &CIRCUIT_BREAKER,
+    &POOL_LIMIT,
+    &BACKEND,
+];

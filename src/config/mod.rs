@@ -15,6 +15,7 @@ mod health;
 mod host;
 mod http;
 pub mod keys;
+mod limits;
 mod network;
 mod picking;
 mod reader;
@@ -43,6 +44,7 @@ pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 pub use health::{CheckKind, CheckUrl, CircuitBreaker, HealthCheck, TcpOnDown};
 pub use host::{HostError, HostMatch};
 pub use http::{Http, Route};
+pub use limits::{LimitAlgorithm, LimitKey, RateLimit};
 pub use network::NetworkError;
 pub use picking::{Algorithm, HashKey};
 
@@ -280,8 +282,10 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Connections, or sessions, of this listener; 0 means no limit of its own.
     pub max_connections: u32,
-    /// Sessions of one client address; 0 means no limit. Only UDP has it.
+    /// Connections, or sessions, of one client address; 0 means no limit.
     pub max_per_client: u32,
+    /// How many requests, connections or sessions may begin in a time; `None` means no limit. By a header only for HTTP.
+    pub rate_limit: Option<RateLimit>,
     /// What only HTTP needs; every default for TCP and UDP, but for a `header_timeout` together with `accept_proxy`.
     pub http: Http,
     /// Whether a connection must begin with a PROXY protocol header, v1 or v2; [`Http::header_timeout`] bounds the wait.
@@ -321,6 +325,7 @@ impl Listener {
             },
             max_connections: 0,
             max_per_client: 0,
+            rate_limit: None,
             http: Http::default(),
             accept_proxy: false,
             trusted_proxies: Vec::new(),
@@ -410,6 +415,9 @@ pub struct Pool {
     pub health_check: HealthCheck,
     /// When a backend that fails clients is left alone; `None` means never.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// How many requests, connections or sessions may begin in a time; `None` means no limit. By a header only where every
+    /// listener of the pool speaks HTTP.
+    pub rate_limit: Option<RateLimit>,
     /// In the order of the file; may be empty.
     pub backends: Vec<Backend>,
 }
@@ -440,6 +448,7 @@ impl Pool {
             drain_timeout: Duration::ZERO,
             health_check: HealthCheck::default(),
             circuit_breaker: None,
+            rate_limit: None,
             backends: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod checks;
+mod limits;
 mod secret;
 mod web;
 
@@ -164,7 +165,6 @@ impl<'t> Reader<'t> {
             (Scope::Http, Protocol::Tcp | Protocol::Udp) => Some(Fault::HttpOnly(protocol)),
             (Scope::HttpOrProxied, Protocol::Tcp) if !accept_proxy => Some(Fault::NoHeader),
             (Scope::HttpOrProxied | Scope::Connections, Protocol::Udp) => Some(Fault::ConnectionsOnly),
-            (Scope::UdpSoFar, Protocol::Http | Protocol::Tcp) => Some(Fault::NotYetFor(protocol)),
             _ => None,
         });
     }

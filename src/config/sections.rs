@@ -4,10 +4,11 @@
 use super::checks;
 use super::error::{Fault, Quoted};
 use super::keys::Scope;
+use super::limits::rate_limit;
 use super::reader::{Noted, Open, Reader};
 use super::routes;
 use super::{
-    Address, Admin, Algorithm, Backend, Global, HashKey, Listener, OnDown, Pool, Protocol, SendProxy, Serves,
+    Address, Admin, Algorithm, Backend, Global, HashKey, LimitKey, Listener, OnDown, Pool, Protocol, SendProxy, Serves,
     SocketOptions, TcpOnDown, Token,
 };
 
@@ -40,6 +41,8 @@ pub(super) struct PoolDraft {
     /// What is hashed, where the file says it and it is not wrong already.
     pub(super) hash_key: Option<Noted<HashKey>>,
     pub(super) checked: Checked,
+    /// Who shares its limit, where the file says it and it is not wrong already.
+    pub(super) limit_key: Option<Noted<LimitKey>>,
     pub(super) backends: Vec<BackendDraft>,
 }
 
@@ -142,11 +145,21 @@ fn listener(r: &mut Reader<'_>, t: &Open<'_>) -> ListenerDraft {
     if let Some(protocol) = protocol {
         r.scopes(t, protocol, listener.accept_proxy);
     }
+    listener.max_per_client = r.integer(t, "max_per_client").unwrap_or(0);
+    if let Some(table) = r.table(t, "rate_limit") {
+        let (limit, key) = rate_limit(r, &table, ("token_bucket", LimitKey::ClientIp));
+        if let (Some(key), Some(protocol)) = (key, protocol)
+            && matches!((&key.value, protocol), (LimitKey::Header(_), Protocol::Tcp | Protocol::Udp))
+        {
+            let found = Quoted::new(&key.value.to_string());
+            r.report(key.at, key.place, Fault::NoRequestHere { found, protocol });
+        }
+        listener.rate_limit = Some(limit);
+    }
     let mut route_pools = Vec::new();
     match protocol {
         Some(Protocol::Udp) => {
             r.demand(t, "pool");
-            listener.max_per_client = r.integer(t, "max_per_client").unwrap_or(0);
         }
         Some(Protocol::Tcp) => {
             r.demand(t, "pool");
@@ -232,13 +245,19 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
     if let Some(breaker) = r.table(t, "circuit_breaker") {
         pool.circuit_breaker = Some(checks::circuit_breaker(r, &breaker));
     }
+    let mut limit_key = None;
+    if let Some(table) = r.table(t, "rate_limit") {
+        let limit;
+        (limit, limit_key) = rate_limit(r, &table, ("leaky_bucket", LimitKey::All));
+        pool.rate_limit = Some(limit);
+    }
     let mut backends = Vec::new();
     for table in r.tables(t, "backend", "id") {
         let (backend, draft) = self::backend(r, &table);
         pool.backends.push(backend);
         backends.push(draft);
     }
-    PoolDraft { pool, name, hash_key, checked, backends }
+    PoolDraft { pool, name, hash_key, checked, limit_key, backends }
 }
 
 /// How `pool` picks, and what is hashed; whether its traffic has that is seen when its listeners are known.

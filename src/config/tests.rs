@@ -1,5 +1,6 @@
 //! What a file means, key by key. What is wrong with one: tests/config_errors.rs.
 
+mod limits;
 mod pools;
 
 use super::keys::{Key, Preset, SECTIONS, Scope, Section, TOP, Takes};
@@ -52,6 +53,10 @@ fn least(section: &Section, key: &Key) -> String {
     let in_route = ["[[listener.route]]", "header"].contains(&section.title);
     let check =
         |lines: &str| LEAST.replace("[[pool.backend]]", &format!("[pool.{}]\n{lines}[[pool.backend]]", section.title));
+    let limit = |lines: &str| {
+        let before = if section.title == "pool.rate_limit" { "[[pool.backend]]" } else { "[[pool]]" };
+        LEAST.replace(before, &format!("[{}]\n{lines}{before}", section.title))
+    };
     match key.scope {
         _ if in_route => HTTP.replace("[[pool]]", "[[listener.route]]\npool = 'api'\n[[pool]]"),
         _ if section.title == "circuit_breaker" => check(""),
@@ -61,8 +66,11 @@ fn least(section: &Section, key: &Key) -> String {
         Scope::Hashing | Scope::ConsistentHash => {
             LEAST.replace("name = 'api'", "name = 'api'\nalgorithm = 'consistent_hash'")
         }
+        Scope::TokenBucket | Scope::Buckets => limit("algorithm = 'token_bucket'\n"),
+        Scope::LeakyBucket => limit("algorithm = 'leaky_bucket'\n"),
+        Scope::SlidingWindow => limit("algorithm = 'sliding_window'\nkey = 'all'\nmax_requests = 1\nwindow = '1s'\n"),
+        Scope::Any if section.title.ends_with(".rate_limit") => limit(""),
         Scope::Any | Scope::Connections => LEAST.to_owned(),
-        Scope::UdpSoFar => UDP.to_owned(),
         Scope::Http | Scope::HttpOrProxied => HTTP.to_owned(),
     }
 }
@@ -70,7 +78,8 @@ fn least(section: &Section, key: &Key) -> String {
 /// [`least`] with `key = value` in `section`, in place of the line for the same key.
 fn with(section: &Section, key: &Key, value: &str) -> String {
     let least = least(section, key);
-    let line = format!("{} = {value}", key.name);
+    let more = if value.contains("sliding_window") { "\nmax_requests = 1\nwindow = '1s'" } else { "" };
+    let line = format!("{} = {value}{more}", key.name);
     let old = format!("{} =", key.name);
     let before = match section.title {
         "Top level" => return format!("{line}\n{least}"),
@@ -79,6 +88,8 @@ fn with(section: &Section, key: &Key, value: &str) -> String {
         }
         "health_check" => "[pool.health_check]",
         "circuit_breaker" => "[pool.circuit_breaker]",
+        "listener.rate_limit" => "[listener.rate_limit]",
+        "pool.rate_limit" => "[pool.rate_limit]",
         "header" => return least.replace("[[pool]]", &format!("[listener.route.header]\n{line}\n[[pool]]")),
         "[[pool]]" if key.name == "backend" => {
             return format!("{}{line}\n", least.split("[[pool.backend]]").next().expect("a part"));
@@ -122,6 +133,7 @@ fn the_least_takes_every_default() {
             idle_timeout: Duration::from_secs(600),
             max_connections: 0,
             max_per_client: 0,
+            rate_limit: None,
             http: Http::default(),
             accept_proxy: false,
             trusted_proxies: Vec::new(),
@@ -157,6 +169,7 @@ fn the_least_takes_every_default() {
                 initially_up: true,
             },
             circuit_breaker: None,
+            rate_limit: None,
             backends: vec![Backend::new("127.0.0.1:8001", address)],
         }],
     };
@@ -176,6 +189,7 @@ fn the_least_of_http_takes_every_default() {
         idle_timeout: Duration::from_secs(60),
         max_connections: 0,
         max_per_client: 0,
+        rate_limit: None,
         http: Http {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -264,6 +278,7 @@ send_proxy = 'v2'
         idle_timeout: Duration::from_secs(5),
         max_connections: 0,
         max_per_client: 0,
+        rate_limit: None,
         http: Http {
             header_timeout: Duration::from_secs(1),
             body_timeout: Duration::from_secs(2),
@@ -331,7 +346,6 @@ fn a_key_is_an_error_where_it_would_do_nothing() {
             Scope::Http => (None, Some("is only for http, and this listener is tcp"), Some("listener is udp")),
             Scope::HttpOrProxied => (None, Some("this tcp listener takes none"), Some("only for http and tcp")),
             Scope::Connections => (None, None, Some("is only for http and tcp, and this listener is udp")),
-            Scope::UdpSoFar => (Some("is not supported yet for http"), Some("is not supported yet for tcp"), None),
             other => panic!("{other:?} is of no listener"),
         };
         for (protocol, expected) in [("'http'", http), ("'tcp'", tcp), ("'udp'", udp)] {

@@ -3,8 +3,8 @@
 //! Knows: configurations and the overlay. Must not touch: anything that runs.
 
 use crate::config::{
-    Address, Admin, Backend, CheckKind, Config, Global, HealthCheck, HostMatch, Listener, OnDown, Pool, Protocol,
-    Route, SendProxy, Serves, TcpOnDown,
+    Address, Admin, Backend, CheckKind, Config, Global, HealthCheck, HostMatch, LimitAlgorithm, Listener, OnDown, Pool,
+    Protocol, RateLimit, Route, SendProxy, Serves, TcpOnDown,
 };
 use crate::control::answers::About;
 use crate::control::render;
@@ -96,14 +96,15 @@ fn listener(listener: &Listener, config: &Config) -> Value {
         "pool": listener.pool.and_then(name_of),
         "idle_timeout": duration(listener.idle_timeout),
         "max_connections": listener.max_connections,
+        "max_per_client": listener.max_per_client,
     });
     let mut add = |more: Value| {
         if let (Value::Object(told), Value::Object(more)) = (&mut told, more) {
             told.extend(more);
         }
     };
+    add(limited(listener.rate_limit.as_ref()));
     if listener.protocol == Protocol::Udp {
-        add(json!({ "max_per_client": listener.max_per_client }));
         return told;
     }
     add(json!({
@@ -128,6 +129,24 @@ fn listener(listener: &Listener, config: &Config) -> Value {
         }));
     }
     told
+}
+
+/// `rate_limit`, where there is one.
+fn limited(limit: Option<&RateLimit>) -> Value {
+    let Some(RateLimit { algorithm, key }) = limit else { return json!({}) };
+    let (name, key) = (algorithm.name(), key.to_string());
+    let told = match *algorithm {
+        LimitAlgorithm::TokenBucket { capacity, refill_rate } => {
+            json!({ "algorithm": name, "key": key, "capacity": capacity, "refill_rate": refill_rate })
+        }
+        LimitAlgorithm::SlidingWindow { max_requests, window } => {
+            json!({ "algorithm": name, "key": key, "max_requests": max_requests, "window": duration(window) })
+        }
+        LimitAlgorithm::LeakyBucket { capacity, leak_rate } => {
+            json!({ "algorithm": name, "key": key, "capacity": capacity, "leak_rate": leak_rate })
+        }
+    };
+    json!({ "rate_limit": told })
 }
 
 fn route(route: &Route, pool: Option<&str>) -> Value {
@@ -189,6 +208,9 @@ fn pool(pool: &Pool) -> Value {
             "timeout": duration(breaker.timeout),
         });
     }
+    if let (Value::Object(told), Value::Object(limit)) = (&mut told, limited(pool.rate_limit.as_ref())) {
+        told.extend(limit);
+    }
     told
 }
 
@@ -230,6 +252,8 @@ mod tests {
         protocol = "http"
         pool = "a"
         admin = true
+        max_per_client = 7
+        rate_limit = { algorithm = "sliding_window", key = "header:X-Key", max_requests = 5, window = "1500ms" }
         [[listener.route]]
         host = "*.example.com"
         path = "/y/x"
@@ -247,12 +271,14 @@ mod tests {
         algorithm = "consistent_hash"
         health_check = { kind = "http" }
         circuit_breaker = {}
+        rate_limit = { algorithm = "leaky_bucket", capacity = 3, leak_rate = 0.5 }
         backend = [{ address = "127.0.0.1:1" }]
         [[pool]]
         name = "b"
         health_check = { kind = "tcp", send = "PING", expect = "hex:00" }
         [[pool]]
         name = "c"
+        rate_limit = { algorithm = "token_bucket" }
     "#;
 
     fn told(file: &str) -> Value {
@@ -289,6 +315,13 @@ mod tests {
             ("a wildcard", "/listener/0/route/0/host", json!("*.example.com")),
             ("a duration", "/listener/0/idle_timeout", json!("1m")),
             ("no limit", "/listener/0/request_timeout", json!("0s")),
+            ("how many of a client", "/listener/0/max_per_client", json!(7)),
+            ("a limit by rate", "/listener/0/rate_limit/max_requests", json!(5)),
+            ("its time", "/listener/0/rate_limit/window", json!("1s 500ms")),
+            ("whose", "/listener/0/rate_limit/key", json!("header:x-key")),
+            ("that of a pool", "/pool/0/rate_limit/algorithm", json!("leaky_bucket")),
+            ("its rate", "/pool/0/rate_limit/leak_rate", json!(0.5)),
+            ("one that says nothing", "/pool/2/rate_limit/capacity", json!(100)),
             ("what is hashed", "/pool/0/hash_key", json!("uri")),
             ("statuses", "/pool/0/health_check/expect_status", json!("200-399")),
             ("bytes that are text", "/pool/1/health_check/send", json!("PING")),
@@ -299,5 +332,6 @@ mod tests {
         for (why, place, expected) in rows {
             assert_eq!(told.pointer(place), Some(&expected), "{why}: {told}");
         }
+        assert_eq!(told.pointer("/listener/1/rate_limit"), None, "what is off is not told");
     }
 }

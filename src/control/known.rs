@@ -9,6 +9,7 @@ use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::time::Tick;
 use crate::config::{self, Address, Config};
 use crate::control::diff;
+use crate::control::limits::Limited;
 use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::shared::backend::{BackendState, Stay};
 use crate::shared::choose::{Crowds, Turns};
@@ -34,6 +35,7 @@ pub(super) struct KnownListener {
     pub(super) gone: Option<Tick>,
     pub(super) connections: Arc<Cap>,
     per_client: Option<Arc<PerClient>>,
+    pub(super) rate: Limited,
     pub(super) warnings: Arc<Seldom>,
     pub(super) tallies: Arc<Tallies>,
 }
@@ -65,6 +67,7 @@ pub(super) struct KnownPool {
     pub(super) crowds: Arc<Crowds>,
     pub(super) budget: Arc<Budget>,
     pub(super) tallies: Arc<Tallies>,
+    pub(super) rate: Limited,
     pub(super) queue: OnceLock<Arc<Queue>>,
     /// Pickers, primaries and backups, and what they were built from: tables of hashes are work, and most changes leave
     /// them as they are.
@@ -105,6 +108,7 @@ impl KnownPool {
             crowds: Arc::default(),
             budget: Arc::default(),
             tallies: Tallies::shared(workers),
+            rate: Limited::new(workers),
             queue: OnceLock::new(),
             pickers: [None, None],
         }
@@ -346,6 +350,7 @@ impl Known {
                         gone: None,
                         connections: Cap::new(listener.max_connections),
                         per_client: per_client(listener),
+                        rate: Limited::new(self.workers),
                         warnings: Arc::default(),
                         tallies: Tallies::shared(self.workers),
                     };

@@ -9,6 +9,7 @@ mod diff;
 mod expiry;
 mod inforce;
 mod known;
+mod limits;
 mod loops;
 mod overlay;
 mod plan;

@@ -228,7 +228,7 @@ impl Plan {
     /// The next snapshot.
     pub fn build(&mut self) -> Arc<Snapshot> {
         self.generation += 1;
-        let listeners = self.known.listeners.iter().map(|known| Listener {
+        let listeners = self.known.listeners.iter_mut().map(|known| Listener {
             name: known.config.name.as_str().into(),
             gone: known.gone.is_some(),
             protocol: match known.config.protocol {
@@ -243,6 +243,7 @@ impl Plan {
             idle_timeout: known.config.idle_timeout,
             connections: known.connections.clone(),
             per_client: known.per_client(),
+            rate_limit: known.rate.by(known.config.rate_limit.as_ref()),
             warnings: known.warnings.clone(),
             tallies: known.tallies.clone(),
         });
@@ -413,6 +414,7 @@ fn build_pool(
         hash_key: hash_key_of(&pool.hash_key),
         hash_balance: pool.hash_balance.unwrap_or(0.0) as f32,
         breaker: breaker_of(pool),
+        rate_limit: known.rate.by(pool.rate_limit.as_ref()),
         slow_start: pool.slow_start,
         panics,
         queue,

@@ -8,6 +8,7 @@ use crate::control::answers::About;
 use crate::control::inforce;
 use crate::guard::BreakerState;
 use crate::shared::admin::{Answer, Question};
+use crate::shared::limit::Limit;
 use crate::shared::snapshot::{Backend, Listener, Pool, Protocol, Serves, Snapshot};
 use crate::stats::Sum;
 use serde::ser::SerializeMap;
@@ -165,14 +166,37 @@ fn breaker(pool: &Pool, backend: &Backend, sum: &Sum, now: Tick) -> Option<Break
 struct Stats {
     #[serde(flatten)]
     totals: Counts,
-    listeners: ByName<Counts>,
+    listeners: ByName<LimitedCounts>,
     pools: ByName<PoolStats>,
+}
+
+/// Of a listener or pool, with what its limit by rate has let in, where there is one.
+#[derive(Serialize)]
+struct LimitedCounts {
+    #[serde(flatten)]
+    own: Counts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<RateLimit>,
+}
+
+#[derive(Serialize)]
+struct RateLimit {
+    allowed: u64,
+    limited: u64,
+}
+
+fn with_limit(own: Counts, limit: Option<&Limit>) -> LimitedCounts {
+    let rate_limit = limit.map(|limit| {
+        let (allowed, limited) = limit.gates.totals();
+        RateLimit { allowed, limited }
+    });
+    LimitedCounts { own, rate_limit }
 }
 
 #[derive(Serialize)]
 struct PoolStats {
     #[serde(flatten)]
-    own: Counts,
+    own: LimitedCounts,
     backends: ByName<BackendStats>,
 }
 
@@ -271,7 +295,8 @@ fn stats(snapshot: &Snapshot, now: Tick) -> Stats {
         if listener.gone {
             continue;
         }
-        listeners.push((listener.name.to_string(), counts(&sum, own, sum.active())));
+        let counts = with_limit(counts(&sum, own, sum.active()), listener.rate_limit.as_ref());
+        listeners.push((listener.name.to_string(), counts));
     }
     let pool = |(pool, speaks): (&Pool, Speaks)| {
         let backend = |backend: &Backend| {
@@ -284,7 +309,8 @@ fn stats(snapshot: &Snapshot, now: Tick) -> Stats {
         let mut told = HashSet::new();
         let backends = pool.backends.iter().filter(|backend| told.insert(&backend.id)).map(backend);
         let backends = ByName(backends.collect());
-        (pool.name.to_string(), PoolStats { own: counts(&sum, speaks, sum.active()), backends })
+        let own = with_limit(counts(&sum, speaks, sum.active()), pool.rate_limit.as_ref());
+        (pool.name.to_string(), PoolStats { own, backends })
     };
     let pools = snapshot.pools.iter().zip(by_pool).filter(|(pool, _)| !pool.gone).map(pool).collect();
     Stats { totals: counts(&totals, all, totals.active()), listeners: ByName(listeners), pools: ByName(pools) }

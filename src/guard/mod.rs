@@ -6,11 +6,13 @@ mod breaker;
 mod budget;
 mod line;
 mod per_client;
+mod rate;
 
 pub use breaker::{Breaker, BreakerMemory, BreakerRules, BreakerState, Outcome, Pass};
 pub use budget::Budget;
 pub use line::{Line, Ticket};
 pub use per_client::{ClientPermit, PerClient};
+pub use rate::{MOST_LOGGED, RateKey, RateLimit, RateRule, Slot, TooMany};
 
 use crate::base::time::Tick;
 use std::sync::Arc;

@@ -8,7 +8,9 @@ use crate::guard;
 use crate::link::{Link, Net};
 use crate::relay::Relay;
 use crate::session::books::Verdict;
-use crate::session::{Books, Close, Context, Outcome, Phase, Queued, Tunnel, Turn, Who, key, report, write_proxy};
+use crate::session::{
+    Books, Close, Context, Outcome, Phase, Queued, Tunnel, Turn, Who, key, limits, report, write_proxy,
+};
 use crate::shared::backend::{BackendState, Lease};
 use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::Pool;
@@ -52,10 +54,16 @@ impl Default for Before {
 impl Connect {
     /// Picks the first backend.
     pub(super) fn begin<N: Net>(pool: PoolId, inbox: Chain, who: &Who, cx: &mut Context<'_, N>) -> Turn {
+        cx.books().begin(who, Some(pool));
+        let limit = cx.snapshot.pool(pool).and_then(|pool| pool.rate_limit.as_ref());
+        if !limits::of_connection(limit, who, cx) {
+            cx.count.limited.add(1);
+            cx.books().end(who, Some(pool), Verdict::Refused);
+            return Turn::Stop(Outcome::Done(Close::Clean));
+        }
         if let Some(pool) = cx.snapshot.pool(pool) {
             pool.budget.request(cx.now);
         }
-        cx.books().begin(who, Some(pool));
         // Those who wait came before.
         if cx.snapshot.pool(pool).is_some_and(|pool| pool.queue.is_waited_in()) {
             return Queued::begin(pool, inbox, Before::default(), who, cx);

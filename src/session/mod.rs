@@ -7,6 +7,7 @@ mod books;
 mod connect;
 pub mod http;
 mod key;
+mod limits;
 mod proxied;
 mod queued;
 mod tunnel;
@@ -17,7 +18,7 @@ use crate::base::blocks::{Chain, Pool as Blocks};
 use crate::base::ids::{LinkId, ListenerId, SessionId, WorkerId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
-use crate::guard::{self, BreakerState};
+use crate::guard::{self, BreakerState, ClientPermit};
 use crate::link::{Link, Net, Stream};
 use crate::shared::admin::Answer;
 use crate::shared::backend::{BackendState, Lease};
@@ -134,6 +135,8 @@ pub struct Context<'a, N: Net> {
     pub path: &'a mut String,
     /// Its scratch, [`crate::relay::SCRATCH`] bytes.
     pub scratch: &'a mut [u8],
+    /// The session's place among those of its client, once that is known.
+    pub permit: &'a mut Option<ClientPermit>,
     /// Who of the worker waits in line.
     pub waiting: &'a mut Waiting,
     /// Chance, for those who pick by it.
@@ -237,12 +240,38 @@ fn begin<N: Net>(who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
 /// The client is known: on to what its listener speaks. `inbox` is what it has sent so far.
 fn enter<N: Net>(inbox: Chain, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
     let Some(listener) = cx.snapshot.listener(who.listener) else { return Turn::Stop(Outcome::Done(Close::Clean)) };
+    if let Some(clients) = &listener.per_client {
+        *cx.permit = clients.take(who.address.ip());
+        if cx.permit.is_none() {
+            cx.count.crowded.add(1);
+            return crowded(listener.protocol, inbox, who, cx);
+        }
+    }
     match (listener.protocol, listener.pool) {
         (Protocol::Http, _) => Turn::Go(Phase::Http(Http::new(inbox, cx.now))),
+        (Protocol::Tcp, _) if !limits::of_connection(listener.rate_limit.as_ref(), who, cx) => {
+            cx.count.limited.add(1);
+            turn_away(inbox, who, cx)
+        }
         (Protocol::Tcp, Some(pool)) => Connect::begin(pool, inbox, who, cx),
         // What comes by UDP is no connection; it never gets here.
         (Protocol::Tcp, None) | (Protocol::Udp, _) => Turn::Stop(Outcome::Done(Close::Clean)),
     }
+}
+
+/// Its client has as many connections as it may have.
+fn crowded<N: Net>(protocol: Protocol, inbox: Chain, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
+    match protocol {
+        Protocol::Http => Http::new(inbox, cx.now).turn_away(who, cx),
+        Protocol::Tcp | Protocol::Udp => turn_away(inbox, who, cx),
+    }
+}
+
+/// Closes a connection that is not let in.
+fn turn_away<N: Net>(mut inbox: Chain, who: &Who, cx: &mut Context<'_, N>) -> Turn {
+    inbox.clear(cx.blocks);
+    cx.books().refused(who);
+    Turn::Stop(Outcome::Done(Close::Clean))
 }
 
 /// Runs `phase` until it must wait or is over. An extra call is harmless, so a stale wake-up is too.

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod choose;
 pub mod handing;
 pub mod hub;
+pub mod limit;
 pub mod mail;
 pub mod order;
 pub mod queue;

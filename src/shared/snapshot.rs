@@ -8,6 +8,7 @@ use crate::route::Router;
 use crate::shared::admin::Rules;
 use crate::shared::backend::BackendState;
 use crate::shared::choose::{Crowds, Turns};
+use crate::shared::limit::Limit;
 use crate::shared::queue::{Queue, Wakers};
 use crate::stats::Tallies;
 use crate::wire::proxy;
@@ -77,6 +78,8 @@ pub struct Listener {
     pub connections: Arc<Cap>,
     /// Its max_per_client; `None` means no limit.
     pub per_client: Option<Arc<PerClient>>,
+    /// How many may begin in a time; `None` means no limit.
+    pub rate_limit: Option<Limit>,
     /// When the log may say again that it accepts nobody.
     pub warnings: Arc<Seldom>,
     /// What has come in by it so far.
@@ -173,6 +176,8 @@ pub struct Pool {
     pub hash_balance: f32,
     /// When the breakers of its backends move; `None`: they have none.
     pub breaker: Option<BreakerRules>,
+    /// How many may begin in a time; `None` means no limit.
+    pub rate_limit: Option<Limit>,
     /// How long a backend that comes up ramps its share.
     pub slow_start: Duration,
     /// So few of its backends are healthy that health is not heeded.
@@ -218,6 +223,7 @@ impl Pool {
             hash_key: HashKey::ClientIp,
             hash_balance: 0.0,
             breaker: None,
+            rate_limit: None,
             slow_start: Duration::ZERO,
             panics: false,
             queue: Queue::new(1, 0, Wakers::default()),

@@ -3,8 +3,10 @@
 //! [`Stats`] counts what concerns the process, for the log; [`Tallies`] what concerns one listener, pool or backend.
 //! Knows: numbers. Must not touch: sockets, the clock, who prints them.
 
+mod gates;
 mod tally;
 
+pub use gates::Gates;
 pub use tally::{Sum, Tallies, Tally};
 
 use crossbeam_utils::CachePadded;
@@ -62,6 +64,10 @@ cells! {
     requests,
     /// Connections and requests that found no backend: refused by all, none available, or none in time.
     unserved,
+    /// Requests and connections beyond a rate_limit: answered 429, or closed.
+    limited,
+    /// Connections beyond max_per_client: answered 429, or closed.
+    crowded,
     /// Connections to backends that failed or took too long.
     failed,
     /// Other backends tried after a failure.
@@ -92,6 +98,8 @@ cells! {
     udp_no_backend,
     /// UDP: dropped since they would have begun a session beyond a limit.
     udp_over_limit,
+    /// UDP: dropped since they would have begun a session beyond a rate_limit.
+    udp_limited,
     /// UDP: dropped since they would have begun a session while draining.
     udp_draining,
     /// UDP: empty ones, dropped since they had no session.
@@ -163,6 +171,9 @@ impl fmt::Display for Totals {
             self.failed,
             self.retried
         )?;
+        if self.limited + self.crowded > 0 {
+            write!(f, "; {} beyond a rate_limit, {} beyond max_per_client", self.limited, self.crowded)?;
+        }
         if self.udp_in + self.udp_replies > 0 {
             let lost_in = self.udp_in - self.udp_forwarded.min(self.udp_in);
             let lost_out = self.udp_replies - self.udp_out.min(self.udp_replies);

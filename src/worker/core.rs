@@ -5,7 +5,7 @@ use crate::base::ids::{BackendSlot, LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
-use crate::guard::Permit;
+use crate::guard::{ClientPermit, Permit};
 use crate::link::{Link, Net, Owner, Ready};
 use crate::relay::SCRATCH;
 use crate::session::http::Spare;
@@ -42,6 +42,8 @@ struct Session {
     wheel_at: Tick,
     queued: bool,
     _permits: (Permit, Permit),
+    /// Its place among the sessions of its client.
+    client: Option<ClientPermit>,
 }
 
 /// See the module.
@@ -220,7 +222,15 @@ impl<N: Net> Core<N> {
             client = Some(link);
             let who = Who { id, client: link, address, destination: None, listener, idle_timeout };
             let phase = Some(Phase::Arrived);
-            Session { who, phase, due: Tick::NEVER, wheel_at: Tick::NEVER, queued: true, _permits: permits }
+            Session {
+                who,
+                phase,
+                due: Tick::NEVER,
+                wheel_at: Tick::NEVER,
+                queued: true,
+                _permits: permits,
+                client: None,
+            }
         });
         let link = client?;
         let watched = match self.links.get_mut(link) {
@@ -262,6 +272,7 @@ impl<N: Net> Core<N> {
             blocks: &mut self.blocks,
             out: &mut self.out,
             scratch: &mut self.scratch,
+            permit: &mut session.client,
             waiting: &mut self.waiting,
             random: &mut self.random,
             snapshot,

@@ -39,6 +39,7 @@ mod names;
 mod picking;
 mod programs;
 mod queue;
+mod rate_limits;
 mod reload;
 mod retries;
 mod silence;

@@ -97,6 +97,38 @@ fn limits_that_have_changed_hold_for_what_is_there() {
 }
 
 #[test]
+fn a_limit_by_rate_is_the_same_one_as_long_as_it_says_the_same() {
+    let with = |capacity: u32| {
+        let limit = format!("rate_limit = {{ algorithm = 'token_bucket', key = 'all', capacity = {capacity} }}");
+        let text = file(&[("a", &limit, &[(1, "")]), ("b", "", &[(2, "")])]);
+        config::parse(&text.replacen("protocol", &format!("{limit}\nprotocol"), 1), "test").unwrap()
+    };
+    // Those of the listener and of the pool, by name.
+    let limits = |snapshot: &Snapshot| {
+        let listener = snapshot.listeners.iter().find(|listener| &*listener.name == "a").unwrap();
+        let pool = snapshot.pools.iter().find(|pool| &*pool.name == "a").unwrap();
+        [&listener.rate_limit, &pool.rate_limit].map(|limit| limit.as_ref().map(|limit| limit.rate.clone()))
+    };
+    let mut plan = Plan::new(with(5), 1);
+    let first = limits(&plan.build());
+    let rows = [
+        ("only another snapshot", plan.config().clone(), true),
+        ("the listener and the pool are gone", config(&[("b", "", &[(2, "")])]), true),
+        ("they come back as they were", with(5), true),
+        ("another rule", with(6), false),
+    ];
+    for (why, config, same) in rows {
+        plan.adopt(config);
+        let now = limits(&plan.build());
+        for (was, is) in first.iter().zip(&now) {
+            assert_eq!(Arc::ptr_eq(was.as_ref().unwrap(), is.as_ref().unwrap()), same, "{why}");
+        }
+    }
+    plan.adopt(config(&[("a", "", &[(1, "")])]));
+    assert!(limits(&plan.build()).iter().all(Option::is_none), "it is off");
+}
+
+#[test]
 fn a_backend_that_leaves_takes_nothing_new_and_is_gone_with_its_last_connection() {
     let mut plan = plan(&[("a", "", &[(1, ""), (2, "")])]);
     let first = plan.build();

@@ -11,6 +11,7 @@ use crate::link::{Link, Net, Owner, Write};
 use crate::relay::Outbox;
 use crate::session::books::Verdict;
 use crate::session::http::download::Download;
+use crate::session::http::gate::{self, Gate, Pass};
 use crate::session::http::upload::Upload;
 use crate::session::http::{Kept, Private};
 use crate::session::waiting::Place;
@@ -120,6 +121,10 @@ enum Way {
 pub struct Exchange {
     pool: Option<PoolId>,
     key: Key,
+    /// The limits by rate that it has to pass.
+    gate: Gate,
+    /// What it is refused with by one of them: seconds until it would not be.
+    retry_after: Option<u64>,
     /// In the line before its pool.
     place: Option<Place>,
     lease: Option<Lease>,
@@ -157,8 +162,9 @@ impl Exchange {
     }
 
     /// Takes on an order whose head is `head`. False when there is no memory for it.
-    pub(super) fn begin(&mut self, order: Order, head: &[u8], now: Tick, blocks: &mut Blocks) -> bool {
+    pub(super) fn begin(&mut self, order: Order, gate: Gate, head: &[u8], now: Tick, blocks: &mut Blocks) -> bool {
         self.pool = Some(order.pool);
+        self.gate = gate;
         self.key = order.key;
         self.idempotent = order.idempotent;
         self.keep = order.keep;
@@ -170,6 +176,11 @@ impl Exchange {
     /// The client's request was read whole, and it may send another.
     pub(super) fn may_stay(&self) -> bool {
         self.keep && self.upload.was_read()
+    }
+
+    /// Seconds until it would not be refused, if it was by a limit.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        self.retry_after
     }
 
     pub(super) fn asked_head(&self) -> bool {
@@ -249,11 +260,12 @@ impl Exchange {
             match &mut self.way {
                 // Whoever ends its side while it waits in line has lost patience.
                 Way::None
-                    if self.place.is_some() && cx.links.get(who.client).is_none_or(|client| client.peer_ended()) =>
+                    if (self.place.is_some() || self.gate.waits())
+                        && cx.links.get(who.client).is_none_or(|client| client.peer_ended()) =>
                 {
                     return Step::Gone;
                 }
-                Way::None => match self.reach(pool, private, who, cx) {
+                Way::None => match self.pass(pool, cx).and_then(|()| self.reach(pool, private, who, cx)) {
                     Ok(()) => {}
                     Err(Unreached::Waits(until)) => return self.wait(until, false, pool, who, cx),
                     Err(Unreached::Failed(failed)) => return Step::Fail(failed),
@@ -330,6 +342,26 @@ impl Exchange {
         }
     }
 
+    /// Passes the limits by rate.
+    fn pass<N: Net>(&mut self, pool: &Pool, cx: &mut Context<'_, N>) -> Result<(), Unreached> {
+        let waited = self.gate.waits();
+        match self.gate.pass(pool, cx) {
+            Pass::On if waited => {
+                // What its backend needs is counted from here on.
+                self.clock.1 = cx.net.nanos();
+                Ok(())
+            }
+            Pass::On => Ok(()),
+            Pass::Wait(until) => Err(Unreached::Waits(until)),
+            Pass::TooMany(seconds) => {
+                cx.count.limited.add(1);
+                self.verdict = Verdict::Refused;
+                self.retry_after = Some(seconds);
+                Err(Unreached::Failed(Failed { status: 429, why: gate::WHY }))
+            }
+        }
+    }
+
     /// Picks a backend and a way to it.
     fn reach<N: Net>(
         &mut self,
@@ -346,7 +378,7 @@ impl Exchange {
             cx.books().try_begins(who, &picked.lease);
             self.lease = Some(picked.lease);
             self.verdict = Verdict::Aborted;
-            self.clock.1 = self.clock.0;
+            self.clock.1 = self.clock.1.max(self.clock.0);
             if waited || !self.tried.is_empty() {
                 self.clock.1 = cx.net.nanos();
             }
@@ -647,7 +679,7 @@ impl Exchange {
 
 /// Why there is no way to a backend.
 enum Unreached {
-    /// All are full; until when it may wait.
+    /// Its turn has not come, or all are full; until when it may wait.
     Waits(Tick),
     Failed(Failed),
 }

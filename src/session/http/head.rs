@@ -6,6 +6,7 @@ use crate::link::{Net, Read};
 use crate::route::{self, Facts};
 use crate::session::http::admin::{Desk, called};
 use crate::session::http::exchange::Order;
+use crate::session::http::gate::{self, Gate};
 use crate::session::http::{Go, Http, READ, State};
 use crate::session::{Close, Context, Who, key};
 use crate::shared::snapshot::{Listener, Snapshot};
@@ -111,9 +112,20 @@ impl Http {
         let may_stay = request.body.is_empty() && request.keep_alive;
         let desk = called(&request, listener, &snapshot.admin, who, cx.path, cx.now);
         cx.out.clear();
+        // The admin API is not limited: it is needed most when there is too much of everything.
         let order = match desk {
             Some(desk) => Ok(Asks::Us(desk)),
-            None => decide(&request, listener, snapshot, who, cx.out, cx.path).map(Asks::Backend),
+            None => match Gate::enter(&request, listener, who, cx) {
+                Ok(mut gate) => decide(&request, listener, snapshot, who, cx.out, cx.path).map(|order| {
+                    gate.toward(snapshot.pool(order.pool), &request, listener, who);
+                    Asks::Backend(order, gate)
+                }),
+                Err(seconds) => {
+                    self.retry_after = Some(seconds);
+                    cx.count.limited.add(1);
+                    Err((429, gate::WHY))
+                }
+            },
         };
         // Written anew it is longer, since the host stands in it twice; it is kept whole, and sent from the scratch.
         let order =
@@ -134,15 +146,15 @@ impl Http {
         }
         self.scan = HeadScan::default();
         self.head_since = None;
-        let order = match order {
+        let (order, gate) = match order {
             Ok(Asks::Us(desk)) => {
                 self.state = State::Admin(desk);
                 return Some(Go::On);
             }
-            Ok(Asks::Backend(order)) => order,
+            Ok(Asks::Backend(order, gate)) => (order, gate),
             Err(refusal) => {
                 // Where the next request begins is certain, and nothing else is wrong with this client.
-                let stay = may_stay && refusal.0 == 404 && !cx.draining;
+                let stay = may_stay && matches!(refusal.0, 404 | 429) && !cx.draining;
                 cx.books().refused(who);
                 cx.books().moved(who, None, None, length as u64, 0);
                 self.answer(refusal.0, refusal.1, asked_head, stay, who, cx);
@@ -151,7 +163,7 @@ impl Http {
         };
         let mut exchange = cx.spare.take();
         exchange.open(order.pool, length, who, cx);
-        if !exchange.begin(order, cx.out, cx.now, cx.blocks) {
+        if !exchange.begin(order, gate, cx.out, cx.now, cx.blocks) {
             exchange.finish(who, cx);
             return Some(Go::Done(Close::Cut));
         }
@@ -162,7 +174,7 @@ impl Http {
 
 /// Whom a request is for.
 enum Asks {
-    Backend(Order),
+    Backend(Order, Gate),
     Us(Box<Desk>),
 }
 

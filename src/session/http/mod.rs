@@ -6,6 +6,7 @@
 mod admin;
 mod download;
 mod exchange;
+mod gate;
 mod head;
 mod upload;
 
@@ -51,6 +52,8 @@ pub struct Http {
     head_since: Option<Tick>,
     /// A request has been served.
     served: bool,
+    /// What the next answer of our own tells as Retry-After, in seconds.
+    retry_after: Option<u64>,
     private: Private,
 }
 
@@ -110,6 +113,7 @@ impl Http {
             since: now,
             head_since: None,
             served: false,
+            retry_after: None,
             private: Private::default(),
         }
     }
@@ -151,6 +155,7 @@ impl Http {
                         }
                         Step::Fail(failure) => {
                             let (head, stay) = (exchange.asked_head(), exchange.may_stay() && !cx.draining);
+                            self.retry_after = exchange.retry_after();
                             exchange.finish(who, cx);
                             self.answer(failure.status, failure.why, head, stay, who, cx);
                             Go::On
@@ -197,6 +202,14 @@ impl Http {
         }
     }
 
+    /// Answers before anything was asked: its client has as many connections as it may have. Who knows when one of those
+    /// ends; a second is as good as anything.
+    pub(super) fn turn_away<N: Net>(mut self, who: &mut Who, cx: &mut Context<'_, N>) -> Turn {
+        self.retry_after = Some(1);
+        self.refuse(429, "this client has too many connections here", false, who, cx);
+        self.turn(who, cx)
+    }
+
     /// Answers with an error of our own; the connection ends after it.
     fn refuse<N: Net>(&mut self, status: u16, why: &str, head: bool, who: &Who, cx: &mut Context<'_, N>) {
         cx.books().refused(who);
@@ -206,7 +219,7 @@ impl Http {
     /// Answers with an error of our own. `stay`: the request was whole, and the client may send another.
     fn answer<N: Net>(&mut self, status: u16, why: &str, head: bool, stay: bool, who: &Who, cx: &mut Context<'_, N>) {
         cx.out.clear();
-        let retry_after = (status == 503).then_some(1);
+        let retry_after = self.retry_after.take().or((status == 503).then_some(1));
         let failure = Failure { status, why, close: !stay, head, retry_after, ..Failure::default() };
         write_error(cx.out, &failure);
         cx.books().answered(who, cx.out.len());

@@ -37,7 +37,9 @@ impl Dropped {
     /// What a session comes to whose first datagram was dropped.
     pub(super) fn verdict(self) -> Verdict {
         match self {
-            Dropped::NoBackend | Dropped::OverLimit | Dropped::Draining | Dropped::Empty => Verdict::Refused,
+            Dropped::NoBackend | Dropped::OverLimit | Dropped::Limited | Dropped::Draining | Dropped::Empty => {
+                Verdict::Refused
+            }
             Dropped::Refused => Verdict::Failed,
             Dropped::Truncated | Dropped::TooBig | Dropped::WouldBlock | Dropped::Failed => Verdict::Aborted,
         }

@@ -127,9 +127,10 @@ enum Task {
 
 /// Why a client's datagram goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dropped {
+pub(super) enum Dropped {
     NoBackend,
     OverLimit,
+    Limited,
     Draining,
     Empty,
     Truncated,
@@ -144,6 +145,7 @@ impl Dropped {
         match self {
             Dropped::NoBackend => &count.udp_no_backend,
             Dropped::OverLimit => &count.udp_over_limit,
+            Dropped::Limited => &count.udp_limited,
             Dropped::Draining => &count.udp_draining,
             Dropped::Empty => &count.udp_empty,
             Dropped::Truncated => &count.udp_truncated,

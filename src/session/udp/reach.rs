@@ -11,7 +11,7 @@ use crate::session::books::Verdict;
 use crate::session::udp::account::{Ending, dropped, retried};
 use crate::session::udp::flow::{Connected, Flow, Key, Next, Permits, Scattered, Upstream};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
-use crate::session::{key, report};
+use crate::session::{key, limits, report};
 use crate::shared::backend::BackendState;
 use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::{Listener, Pool};
@@ -95,9 +95,14 @@ impl<N: Net> Flows<N> {
         let both = [door, pool.tallies.of(cx.worker)];
         let began = self.net.nanos();
         let upstream = match pool.udp.requests {
+            // Each datagram is a session: they are limited one by one.
             1 => Upstream::Each(Box::new(Scattered::new())),
             _ => {
-                let reached = self.reach(pool, key.client.ip(), None, false, listener, cx);
+                let client = key.client.ip();
+                limits::of_datagrams(&self.net, listener.rate_limit.as_ref(), client, datagrams, cx)
+                    .inspect_err(|why| dropped([door].into_iter(), datagrams, *why))?;
+                let reached = limits::of_datagrams(&self.net, pool.rate_limit.as_ref(), client, datagrams, cx)
+                    .and_then(|()| self.reach(pool, client, None, false, listener, cx));
                 let connected = reached.inspect_err(|why| dropped(both.into_iter(), datagrams, *why))?;
                 cx.count.udp_sessions.add(1);
                 both.iter().for_each(|tally| tally.sessions.add(1));

@@ -74,6 +74,7 @@ pub(super) fn listener(connections: u32, per_client: Option<u32>) -> Listener {
         idle_timeout: Duration::from_millis(IDLE),
         connections: Cap::new(connections),
         per_client: per_client.map(PerClient::new),
+        rate_limit: None,
         warnings: Arc::new(Seldom::new()),
         tallies: Tallies::shared(1),
     }

@@ -7,11 +7,11 @@ use crate::guard::Outcome;
 use crate::link::datagram::{MOST_BYTES, MOST_SEGMENTS, Net, Part, Socket, forbids_trains};
 use crate::link::is_local;
 use crate::session::books::Verdict;
-use crate::session::udp::account::{Ending, retried};
+use crate::session::udp::account::{Ending, dropped, retried};
 use crate::session::udp::flow::{Flow, Key, Upstream};
 use crate::session::udp::reach::{is_refusal, note_failure, shortage};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
-use crate::session::{key, report};
+use crate::session::{key, limits, report};
 use crate::shared::backend::BackendState;
 use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::{Listener, Pool};
@@ -308,9 +308,19 @@ impl<N: Net> Flows<N> {
 
     /// Sends each datagram to the backend whose turn it is.
     fn scatter(&mut self, id: FlowId, parts: &[Part], listener: &Listener, pool: &Pool, cx: Context<'_>) {
-        let both = [listener.tallies.of(cx.worker), pool.tallies.of(cx.worker)];
-        both.iter().for_each(|tally| tally.sessions.add(parts.len() as u64));
+        let door = listener.tallies.of(cx.worker);
+        let both = [door, pool.tallies.of(cx.worker)];
+        let client = self.flows.get_mut(id).map(|flow| flow.key.client.ip());
         for part in parts {
+            if let Some(client) = client
+                && let Err(why) = limits::of_datagrams(&self.net, listener.rate_limit.as_ref(), client, 1, cx)
+            {
+                // No pool has to do with what is refused at the door.
+                dropped([door].into_iter(), 1, why);
+                self.drop_in(1, why, cx);
+                continue;
+            }
+            both.iter().for_each(|tally| tally.sessions.add(1));
             match self.send_to_any(id, *part, listener, pool, cx) {
                 Ok(()) => {
                     cx.count.udp_sessions.add(1);
@@ -343,6 +353,9 @@ impl<N: Net> Flows<N> {
         let mut tried = Vec::new();
         let mut failed: Option<&BackendState> = None;
         let client = self.flows.get_mut(id).map(|flow| flow.key.client.ip());
+        if let Some(client) = client {
+            limits::of_datagrams(&self.net, pool.rate_limit.as_ref(), client, 1, cx)?;
+        }
         let key = client.filter(|_| pool.hashes()).map_or(balance::Key::default(), key::of_client);
         loop {
             let whom = For { key, tried: &tried, random: &mut self.random };

@@ -159,6 +159,8 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
     });
     let limited = pool.backends.iter().any(|backend| backend.max_connections > 0);
     let waits = |limit: u64| limit > 0 && caller.paused + caller.held >= limit;
+    // Whoever ends its side while it waits for its turn has lost patience; what it has sent behind that is not read.
+    let gave_up = world.scenario.queues() && acts.iter().any(|act| matches!(act, Act::Finish));
     for (place, id) in caller.asks.clone().enumerate() {
         let request = &world.ledger.requests[id];
         let ask = &request.ask;
@@ -193,7 +195,7 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
             },
             None => {
                 let never_began = request.sent == 0;
-                is_over || never_began || is_torn || caller.was_told_last || caller.tunnelled().is_some()
+                is_over || never_began || gave_up || is_torn || caller.was_told_last || caller.tunnelled().is_some()
                     // An idle connection may be closed just as a request comes.
                     || waits(listener.idle)
             }
@@ -217,7 +219,7 @@ fn served(world: &World, caller: &Caller) -> Result<(), String> {
     let is_cut = matches!(caller.seen.last(), Some(Seen::Part(_) | Seen::Torn));
     if caller.saw == Some(End::Reset) && !is_cut && caller.tunnelled().is_none() {
         let late = acts.iter().any(|act| matches!(act, Act::Pause(_) | Act::Hold(_)));
-        if !late {
+        if !late && !gave_up {
             return Err("a reset without a cause".into());
         }
     }

@@ -272,6 +272,21 @@ pub(crate) fn ask_has_no_body(ask: &Ask, status: u16) -> bool {
 }
 
 impl Scenario {
+    /// Requests to the pool wait for a moment of their own.
+    fn pool_queues(&self) -> bool {
+        self.seed % 5 == 3
+    }
+
+    /// Requests of each client wait for a moment of their own.
+    fn listener_queues(&self) -> bool {
+        self.seed % 7 == 3
+    }
+
+    /// Requests may wait before they go anywhere.
+    pub(crate) fn queues(&self) -> bool {
+        self.pool_queues() || self.listener_queues()
+    }
+
     /// The configuration, as a user would write it.
     pub(crate) fn config(&self) -> String {
         let Listener { idle, header, body, request, tunnel, max_body } = self.listener;
@@ -286,6 +301,16 @@ impl Scenario {
              keepalive = {}\nkeepalive_timeout = \"{}ms\"\nhealth_check = {{ kind = \"none\" }}\n",
             pool.connect_timeout, pool.response_timeout, pool.retries, pool.keepalive, pool.keepalive_timeout
         );
+        // Nobody is refused; everybody waits for a moment of its own, and some leave meanwhile.
+        let waits = |key: &str| {
+            format!("{{ algorithm = \"leaky_bucket\", key = \"{key}\", capacity = 1000000, leak_rate = 100 }}\n")
+        };
+        if self.pool_queues() {
+            text += &format!("rate_limit = {}", waits("all"));
+        }
+        if self.listener_queues() {
+            text = text.replace("[[pool]]", &format!("rate_limit = {}[[pool]]", waits("client_ip")));
+        }
         for (number, backend) in pool.backends.iter().enumerate() {
             text += &format!(
                 "[[pool.backend]]\nid = \"b{number}\"\naddress = \"10.0.{number}.1:80\"\nmax_connections = {}\n",
