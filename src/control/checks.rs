@@ -6,6 +6,7 @@ use crate::guard::BreakerRules;
 use crate::probe::{Check, Rules};
 use crate::shared::checks::CheckPlan;
 use crate::shared::snapshot::HashKey;
+use crate::wire::proxy;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,7 +25,16 @@ pub(super) fn plan_of(pool: &config::Pool, backend: &config::Backend) -> Option<
         },
     };
     let config::HealthCheck { rise, fall, interval, initially_up, timeout, .. } = *config;
-    Some(CheckPlan { check, rules: Rules { rise, fall, interval, initially_up }, timeout })
+    let mut begins = Vec::new();
+    // One that names its own place to be checked at is asked there as it says.
+    if own.is_none() {
+        match pool.send_proxy {
+            config::SendProxy::Off => {}
+            config::SendProxy::V1 => proxy::encode_unknown(&mut begins),
+            config::SendProxy::V2 => proxy::encode_local(&mut begins),
+        }
+    }
+    Some(CheckPlan { begins, check, rules: Rules { rise, fall, interval, initially_up }, timeout })
 }
 
 /// Where `backend`, which is to be found at `addresses`, is checked.

@@ -136,8 +136,8 @@ fn backend_line<'a>(pool: &'a Pool, backend: &'a Backend, now: Tick) -> BackendL
         pool: &pool.name,
         address: &backend.address,
         weight: backend.weight,
-        state: backend.standing(now).word(),
-        health: if backend.is_well(now) { "healthy" } else { "unhealthy" },
+        state: pool.standing(backend, now).word(),
+        health: if pool.is_well(backend, now) { "healthy" } else { "unhealthy" },
         active_connections: backend.state.active.used(),
         circuit_breaker: breaker(pool, backend, &backend.state.tallies.sum(), now),
     }

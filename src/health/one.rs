@@ -2,6 +2,7 @@
 
 use crate::base::time::Tick;
 use crate::probe::{Answer, Check, LONGEST};
+use crate::shared::checks::CheckPlan;
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
@@ -33,12 +34,13 @@ impl One {
     /// # Errors
     /// What socket(2), connect(2) or epoll_ctl(2) say.
     pub(super) fn begin(
-        check: &Check,
+        plan: &CheckPlan,
         address: SocketAddr,
         due: Tick,
         registry: &Registry,
         token: Token,
     ) -> io::Result<One> {
+        let CheckPlan { begins, check, .. } = plan;
         let mut socket = match check {
             Check::Tcp { .. } | Check::Http { .. } => Socket::Tcp(TcpStream::connect(address)?),
             Check::Udp { .. } => {
@@ -57,7 +59,11 @@ impl One {
             Socket::Udp(socket) => registry.register(socket, token, both)?,
         }
         let connected = matches!(socket, Socket::Udp(_));
-        Ok(One { socket, request: check.request(), sent: 0, answer: Vec::new(), connected, due })
+        let mut request = check.request();
+        if !connected {
+            request.splice(0..0, begins.iter().copied());
+        }
+        Ok(One { socket, request, sent: 0, answer: Vec::new(), connected, due })
     }
 
     /// Goes on as far as it can; how it ended, if it has.

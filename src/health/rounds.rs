@@ -215,7 +215,7 @@ impl Rounds {
             self.running.push(None);
             self.running.len() - 1
         });
-        match One::begin(&plan.check, address, due, self.poll.registry(), Token(number)) {
+        match One::begin(&plan, address, due, self.poll.registry(), Token(number)) {
             Ok(one) => {
                 self.running[number] = Some((slot, one));
                 if let Some(checked) = self.checked.get_mut(&slot) {

@@ -18,7 +18,7 @@ fn target(slot: u32, addresses: Vec<SocketAddr>, check: Check, timeout: u64) -> 
         pool: "p".into(),
         id: format!("b{slot}").into(),
         addresses: addresses.into(),
-        plan: Arc::new(CheckPlan { check, rules: RULES, timeout: Duration::from_millis(timeout) }),
+        plan: Arc::new(CheckPlan { begins: Vec::new(), check, rules: RULES, timeout: Duration::from_millis(timeout) }),
         state: BackendState::new(BackendSlot(slot), 0, 0, 1),
     }
 }
@@ -131,7 +131,7 @@ fn thousands_are_checked_in_time() {
     let (mail, _box) = control_box();
     let checker = Checker::start(Clock::start(), mail).unwrap();
     let rules = Rules { interval: Duration::from_secs(2), ..RULES };
-    let plan = Arc::new(CheckPlan { check: connects(), rules, timeout: Duration::from_secs(1) });
+    let plan = Arc::new(CheckPlan { begins: Vec::new(), check: connects(), rules, timeout: Duration::from_secs(1) });
     let targets: Vec<Target> = (0..2_000)
         .map(|slot| Target { plan: plan.clone(), ..target(slot, vec![address], connects(), 1_000) })
         .collect();

@@ -102,16 +102,15 @@ fn judge_http(answer: &[u8], (from, to): (u16, u16), all: bool) -> Answer {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
     let parsed = response.parse(answer);
-    // The status line is enough; what follows need not even be well-formed.
+    // A whole head, for a client would be given no less: one that breaks off is no answer, however good it looked.
     match (response.code, parsed) {
         (Some(100..=199), Ok(httparse::Status::Complete(head))) => judge_http(&answer[head..], (from, to), all),
-        (Some(100..=199), Ok(httparse::Status::Partial)) if !all => Answer::More,
-        (Some(code), _) if (from..=to).contains(&code) => Answer::Good,
-        (Some(code), _) => Answer::Bad(format!("it answered {code}")),
-        (None, Err(error)) => Answer::Bad(format!("its answer is not HTTP: {error}")),
-        (None, Ok(_)) if all && answer.is_empty() => Answer::Bad("it closed without an answer".into()),
-        (None, Ok(_)) if all => Answer::Bad("its answer stopped within the status line".into()),
-        (None, Ok(_)) => Answer::More,
+        (Some(code), Ok(httparse::Status::Complete(_))) if (from..=to).contains(&code) => Answer::Good,
+        (Some(code), Ok(httparse::Status::Complete(_))) => Answer::Bad(format!("it answered {code}")),
+        (_, Err(error)) => Answer::Bad(format!("its answer is not HTTP: {error}")),
+        (_, Ok(_)) if all && answer.is_empty() => Answer::Bad("it closed without an answer".into()),
+        (_, Ok(_)) if all => Answer::Bad("its answer stopped within the head".into()),
+        (_, Ok(_)) => Answer::More,
     }
 }
 
@@ -161,19 +160,28 @@ mod tests {
                 bad("it answered \"\\\\x01\", which is not what is expected"),
             ),
             ("a status line in parts", &http, b"HTTP/1.1 20", false, Answer::More),
-            ("good as soon as it is there", &http, b"HTTP/1.1 204 No Content\r\n", false, Answer::Good),
+            ("a head in parts", &http, b"HTTP/1.1 204 No Content\r\n", false, Answer::More),
+            ("good as soon as its head is there", &http, b"HTTP/1.1 204 No Content\r\n\r\n", false, Answer::Good),
+            (
+                "four digits",
+                &http,
+                b"HTTP/1.1 2000 OK\r\n\r\n",
+                false,
+                bad("its answer is not HTTP: invalid response status"),
+            ),
+            ("the end within the head", &http, b"HTTP/1.1 200 OK\r\n", true, bad("its answer stopped within the head")),
             ("a redirection", &http, b"HTTP/1.0 302 Found\r\n\r\n", false, Answer::Good),
-            ("an error", &http, b"HTTP/1.1 503 Service Unavailable\r\n", false, bad("it answered 503")),
+            ("an error", &http, b"HTTP/1.1 503 Service Unavailable\r\n\r\n", false, bad("it answered 503")),
             ("an interim answer, and more to come", &http, b"HTTP/1.1 103 Early Hints\r\n\r\n", false, Answer::More),
             (
                 "an interim answer first",
                 &http,
-                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
                 false,
                 Answer::Good,
             ),
             ("no HTTP", &http, b"SSH-2.0-OpenSSH_9.2\r\n", false, bad("its answer is not HTTP: invalid HTTP version")),
-            ("the end within the line", &http, b"HTTP/1", true, bad("its answer stopped within the status line")),
+            ("the end within the line", &http, b"HTTP/1", true, bad("its answer stopped within the head")),
             ("the end at once", &http, b"", true, bad("it closed without an answer")),
         ];
         for (why, check, answer, ended, expected) in rows {

@@ -7,7 +7,7 @@ use crate::link::{Net, Side};
 use crate::probe::Health;
 use crate::relay::{Relay, Turn as Moved};
 use crate::session::books::Verdict;
-use crate::session::{Books, Close, Context, Outcome, Phase, Who, report};
+use crate::session::{Books, Close, Context, Outcome, Phase, Who, report, tell};
 use crate::shared::backend::Lease;
 
 /// How long a reset waits for a peer that acknowledges nothing more of what was sent before it, in milliseconds.
@@ -122,7 +122,10 @@ impl Tunnel {
     /// What the first bytes, or their absence, say about the backend.
     fn judge<N: Net>(&mut self, cx: &Context<'_, N>) {
         let outcome = match (self.relay.down() > 0, self.relay.backend_left_silently()) {
-            (true, _) => Some(guard::Outcome::Success),
+            // A trial has gone well as soon as there is an answer, or others would wait for as long as it lasts. Any other
+            // connection is good when it has ended well: each one that breaks later would seem good first.
+            (true, _) if self.lease.is_trial() => Some(guard::Outcome::Success),
+            (true, _) => None,
             (false, true) => Some(guard::Outcome::Failure),
             (false, false) => None,
         };
@@ -181,11 +184,17 @@ impl Tunnel {
     }
 
     fn done<N: Net>(mut self, close: Close, verdict: Verdict, who: &Who, cx: &mut Context<'_, N>) -> Outcome {
-        if verdict == Verdict::Failed
-            && !self.silent
-            && let Some(pool) = cx.snapshot.pool(self.pool)
-        {
-            report(&mut self.lease, guard::Outcome::Failure, pool, cx.now);
+        let outcome = match verdict {
+            Verdict::Failed if !self.silent => Some(guard::Outcome::Failure),
+            Verdict::Succeeded if self.relay.down() > 0 => Some(guard::Outcome::Success),
+            _ => None,
+        };
+        if let (Some(outcome), Some(pool)) = (outcome, cx.snapshot.pool(self.pool)) {
+            match (outcome, self.lease.is_untold()) {
+                (_, true) => report(&mut self.lease, outcome, pool, cx.now),
+                (guard::Outcome::Failure, false) => tell(self.lease.backend(), outcome, pool, cx.now),
+                _ => {}
+            }
         }
         self.account(verdict, who, cx.books());
         self.relay.clear(cx.blocks);

@@ -27,6 +27,8 @@ pub struct Target {
 /// How the backends of a pool are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckPlan {
+    /// What a connection begins with: a PROXY header, where the pool sends one.
+    pub begins: Vec<u8>,
     /// What is sent and expected.
     pub check: Check,
     /// When a verdict changes, and how often to look.

@@ -33,36 +33,45 @@ impl Standing {
     }
 }
 
-impl Backend {
-    /// How it stands `now`. The one place that says so.
-    pub fn standing(&self, now: Tick) -> Standing {
-        if self.disabled {
+impl Pool {
+    /// How a backend of the pool stands `now`. The one place that says so.
+    pub fn standing(&self, backend: &Backend, now: Tick) -> Standing {
+        if backend.disabled {
             Standing::Disabled
-        } else if self.draining {
+        } else if backend.draining {
             Standing::Draining
-        } else if !self.is_well(now) {
+        } else if !self.is_well(backend, now) {
             Standing::Down
-        } else if self.checked && self.state.health() == Health::Starting {
+        } else if backend.checked && backend.state.health() == Health::Starting {
             Standing::Starting
         } else {
             Standing::Up
         }
     }
 
-    /// Whether it can be reached, as far as is known: also of one that takes no work.
-    pub fn is_well(&self, now: Tick) -> bool {
-        !self.addresses.is_empty() && !self.state.is_aside(now) && self.state.health() != Health::Down
+    /// Whether a backend can be reached, as far as is known: also one that takes no work.
+    pub fn is_well(&self, backend: &Backend, now: Tick) -> bool {
+        !backend.addresses.is_empty() && backend.state.health() != Health::Down && !self.is_aside(backend, now)
     }
-}
 
-impl Pool {
+    /// Whether a backend that failed a client is passed over: not where there is nobody else to take its place, for then
+    /// it is picked all the same.
+    fn is_aside(&self, backend: &Backend, now: Tick) -> bool {
+        backend.state.is_aside(now)
+            && self.backends.iter().any(|other| !other.state.is_aside(now) && self.may_be_picked(other, now))
+    }
+
     /// Whether new work may come to this backend of the pool, as picking sees it: behind an open breaker it may not, nor
     /// where checks say that it is down, unless so few are up that this is not heeded. One that is full is available.
     pub fn is_available(&self, backend: &Backend, now: Tick) -> bool {
+        self.may_be_picked(backend, now) && !self.is_aside(backend, now)
+    }
+
+    fn may_be_picked(&self, backend: &Backend, now: Tick) -> bool {
         let takes_work = backend.weight > 0 && !backend.disabled && !backend.draining && !backend.addresses.is_empty();
         let is_up = self.panics || backend.state.health() != Health::Down;
         let is_shut = self.breaker.is_some() && backend.state.breaker.state(now) == BreakerState::Open;
-        takes_work && is_up && !is_shut && !backend.state.is_aside(now)
+        takes_work && is_up && !is_shut
     }
 
     /// How many of its backends new work may come to.
@@ -107,10 +116,19 @@ mod tests {
             ("all is well", false, true, 1, false, Some(Up), "up", true),
             ("it is not checked", false, true, 1, false, None, "up", true),
             ("its check has not spoken: it is tried", false, true, 1, false, Some(Starting), "starting", true),
-            ("nor that of one that failed a client", false, true, 1, true, Some(Starting), "down", false),
+            (
+                "it failed a client, and is the only one: it is picked",
+                false,
+                true,
+                1,
+                true,
+                Some(Starting),
+                "starting",
+                true,
+            ),
             ("its check says so", false, true, 1, false, Some(Down), "down", false),
-            ("it failed a client", false, true, 1, true, Some(Up), "down", false),
-            ("it failed a client and is not checked", false, true, 1, true, None, "down", false),
+            ("the same where its check is good", false, true, 1, true, Some(Up), "up", true),
+            ("or is not there", false, true, 1, true, None, "up", true),
             ("its name does not resolve", false, false, 1, false, Some(Starting), "down", false),
             ("disabled", true, true, 1, false, None, "disabled", false),
             ("disabled, whatever else", true, false, 1, true, Some(Down), "disabled", false),
@@ -121,13 +139,30 @@ mod tests {
             if failed {
                 pool.backends[0].state.failed(Tick(10));
             }
-            let word = pool.backends[0].standing(Tick(11)).word();
+            let word = pool.standing(&pool.backends[0], Tick(11)).word();
             assert_eq!((word, pool.available(Tick(11))), (state, usize::from(available)), "{why}");
             pool.backends[0].draining = true;
-            let word = pool.backends[0].standing(Tick(11)).word();
+            let word = pool.standing(&pool.backends[0], Tick(11)).word();
             let draining = if disabled { "disabled" } else { "draining" };
             assert_eq!((word, pool.available(Tick(11))), (draining, 0), "{why}");
         }
+    }
+
+    #[test]
+    fn one_that_failed_a_client_is_down_while_another_takes_its_place() {
+        let mut two = pool(false, true, 1, Some(Health::Up));
+        let other = pool(false, true, 1, Some(Health::Up)).backends.pop().unwrap();
+        two.backends.push(other);
+        two.backends[0].state.failed(Tick(10));
+        let words = |pool: &Pool| {
+            let word = |backend| pool.standing(backend, Tick(11)).word();
+            (pool.backends.iter().map(word).collect::<Vec<_>>().join(" "), pool.available(Tick(11)))
+        };
+        assert_eq!(words(&two), ("down up".into(), 1));
+        two.backends[1].state.failed(Tick(10));
+        assert_eq!(words(&two), ("up up".into(), 2), "each is as good as the other");
+        two.backends[1].state.set_health(Health::Down);
+        assert_eq!(words(&two), ("up down".into(), 1));
     }
 
     #[test]
@@ -164,8 +199,8 @@ mod tests {
         // Disabled, has an address, weight, failed just now, whether its breaker is open.
         let rows = [
             ("what checks say is not heeded", false, true, 1, false, false, 1),
-            ("but what is known from clients is", false, true, 1, true, false, 0),
-            ("and a breaker", false, true, 1, false, true, 0),
+            ("nor what is known from clients, of the only one", false, true, 1, true, false, 1),
+            ("but a breaker is", false, true, 1, false, true, 0),
             ("disabled is disabled", true, true, 1, false, false, 0),
             ("nobody can reach it", false, false, 1, false, false, 0),
             ("weight 0 is no matter of health", false, true, 0, false, false, 0),

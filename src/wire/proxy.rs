@@ -10,6 +10,7 @@ mod v2;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use v1::encode_unknown;
 pub use v2::encode_local;
 
 /// Bytes of the longest header that [`decode`] takes: it wants no more than this to say yes or no.

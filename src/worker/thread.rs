@@ -222,9 +222,15 @@ impl Loop {
 
     fn poll_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
+            // The process may have been stopped for long. What has come meanwhile is looked at before any time-out.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                Ok(())
+                match self.poll.poll(events, Some(Duration::ZERO)) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                        events.clear();
+                        Ok(())
+                    }
+                    other => other,
+                }
             }
             other => other,
         }

@@ -240,13 +240,10 @@ fn health_names_the_pools_that_nobody_can_serve() {
         .listener("admin = true\n[[listener.route]]\npath_prefix = \"/dead\"\npool = \"dead\"")
         .toml()
         + &format!(
-            "[[pool]]\nname = \"dead\"\nhealth_check = {{ kind = \"none\" }}\nbackend = [{{ address = \"{dead}\" }}, {{ id = \"off\", address = \"127.0.0.1:1\", disabled = true }}]\n"
+            "[[pool]]\nname = \"dead\"\nhealth_check = {{ kind = \"tcp\", interval = \"50ms\", fall = 1 }}\nbackend = [{{ address = \"{dead}\" }}, {{ id = \"off\", address = \"127.0.0.1:1\", disabled = true }}]\n"
         );
     let lb_ = L4lb::start(command(&[]), &toml);
-    assert_eq!(served(lb_.addr(), "/lb/health")["pools"]["dead"]["available"], 1, "nothing is known yet");
-    // It is set aside for a moment at each failure: another one as soon as that is over.
     wait_until("the pool is unhealthy", || {
-        assert_eq!(ask(lb_.addr(), get("/dead")).status(), 502);
         let answer = ask(lb_.addr(), lb("/lb/health"));
         answer.status() == 503 && {
             let told = json(&answer);

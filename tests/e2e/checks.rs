@@ -1,7 +1,8 @@
 //! Real servers, each with a check that asks it for something: up while it is well, down when it hangs or is killed, and
 //! up again after.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -10,7 +11,7 @@ use crate::admin;
 use crate::support::http::ask;
 use crate::support::l4lb::command;
 use crate::support::programs::{Program, nginx_alone, postgres, redis, unbound};
-use crate::support::{L4lb, wait_until};
+use crate::support::{L4lb, Server, Setup, wait_until};
 
 /// Asks for the address of `h0.test`: an id, "recursion desired", one question of type A in class IN.
 const DNS_QUERY: &str = "hex: 6c34 0100 0001 0000 0000 0000 02 6830 04 74657374 00 0001 0001";
@@ -118,5 +119,22 @@ fn an_answer_that_is_not_the_expected_one_is_no_sign_of_health() {
     for (why, protocol, check, server) in rows {
         let lb = checked(protocol, &check, &server);
         wait_until(&format!("it is down: {why}"), || state(lb.addr_of("api"), "fitting") == "down");
+    }
+}
+
+#[test]
+fn a_check_begins_as_traffic_does() {
+    for (version, header) in [("v1", &b"PROXY UNKNOWN\r\n"[..]), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")] {
+        let backend = Server::new(move |mut stream: TcpStream| {
+            let mut begins = vec![0; header.len() + 5];
+            if stream.read_exact(&mut begins).is_ok() && begins == [header, b"GET /"].concat() {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let check = "health_check = { kind = \"http\", interval = \"50ms\", rise = 1, initial = \"down\" }";
+        let toml =
+            Setup::http(backend.addr).listener("admin = true").pool(&format!("send_proxy = \"{version}\"")).toml();
+        let lb = L4lb::start(command(&[]), &toml.replace("health_check = { kind = \"none\" }", check));
+        wait_until(&format!("{version}: the check is good"), || state(lb.addr(), "out") == "up");
     }
 }

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::admin;
-use crate::support::http::{Wire, ask, get, ok, scripted};
+use crate::support::http::{Backend, Wire, ask, get, ok, scripted};
 use crate::support::l4lb::command;
 use crate::support::ports::Blackhole;
 use crate::support::{L4lb, PATIENCE, Server, Setup, connect, server, wait_until};
@@ -182,4 +184,27 @@ fn with_another_backend_there_only_those_before_the_breaker_opens_are_held_up() 
     let told = crowd(20, || ask(lb.addr(), get("/")).status() == 200);
     assert!(told.iter().all(|(served, took)| *served && *took < TIMEOUT), "{told:?}");
     silent.outcome();
+}
+
+#[test]
+fn what_came_while_the_process_was_stopped_is_no_time_out() {
+    let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, may) = (asked.clone(), go.clone());
+    let backend = Backend::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        wait_until("it may answer", || may.load(Ordering::SeqCst));
+        ok("in time")
+    });
+    let lb = Setup::http(backend.addr()).pool("response_timeout = \"1s\"\nretries = 0").start();
+    let answers: Vec<u16> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..10).map(|_| scope.spawn(|| ask(lb.addr(), get("/")).status())).collect();
+        wait_until("all are asked", || asked.load(Ordering::SeqCst) == 10);
+        lb.signal(Signal::SIGSTOP);
+        go.store(true, Ordering::SeqCst);
+        // As a machine that is suspended, or moved: for longer than anybody may take to answer.
+        thread::sleep(Duration::from_millis(1500));
+        lb.signal(Signal::SIGCONT);
+        clients.into_iter().map(|client| client.join().expect("a client")).collect()
+    });
+    assert_eq!(answers, [200; 10]);
 }

@@ -338,8 +338,10 @@ fn who_registers_is_checked_where_it_says() {
 #[test]
 fn a_backend_that_is_removed_is_waited_for() {
     let one = Backend::named("one");
-    let slow = Backend::new(|request| {
-        std::thread::sleep(Duration::from_millis(if request.head.target() == "/slow" { 700 } else { 0 }));
+    let go = Arc::new(AtomicBool::new(false));
+    let may = go.clone();
+    let slow = Backend::new(move |request| {
+        wait_until("it may answer", || request.head.target() != "/slow" || may.load(Ordering::Relaxed));
         ok("slow")
     });
     let lb_ = over(&one);
@@ -356,6 +358,7 @@ fn a_backend_that_is_removed_is_waited_for() {
     assert_eq!(done("again, in vain", &send(addr, "DELETE /lb/backends/slow/remove?wait=50ms", ""), 202), left);
     assert_eq!(states(addr)[1], ("slow".into(), "draining".into()));
     assert_eq!(ask(addr, get("/")).status(), 503, "it takes nothing new");
+    go.store(true, Ordering::Relaxed);
     let gone = done("again", &send(addr, "DELETE /lb/backends/slow/remove?wait=20s", ""), 200);
     assert_eq!((&gone["state"], &gone["active_connections"]), (&json!("removed"), &json!(0)));
     assert_eq!(client.response().text(), "slow", "what was under way goes on");

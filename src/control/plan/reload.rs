@@ -38,7 +38,7 @@ fn ids(pool: &Pool) -> Vec<String> {
 }
 
 fn listed(pool: &Pool) -> Vec<String> {
-    let word = |backend: &Backend| format!("{} {}", backend.id, backend.standing(Tick(0)).word());
+    let word = |backend: &Backend| format!("{} {}", backend.id, pool.standing(backend, Tick(0)).word());
     pool.backends.iter().map(word).collect()
 }
 

@@ -25,6 +25,11 @@ enum Family {
 
 const FAMILIES: [(&str, Family); 3] = [("TCP4", Family::Tcp4), ("TCP6", Family::Tcp6), ("UNKNOWN", Family::Unknown)];
 
+/// Appends an UNKNOWN header to `out`: a connection of our own, such as a health check, made for no client. 15 bytes.
+pub fn encode_unknown(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"PROXY UNKNOWN\r\n");
+}
+
 pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProxyError> {
     if !agree(bytes, PREFIX) {
         return Err(ProxyError::NotProxy);
