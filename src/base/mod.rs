@@ -7,7 +7,9 @@
 pub mod blocks;
 pub mod exit;
 pub mod ids;
+#[cfg(feature = "proxy")]
 pub mod machine;
+#[cfg(feature = "proxy")]
 pub mod net;
 pub mod pipes;
 pub mod secret;
