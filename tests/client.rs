@@ -262,23 +262,21 @@ fn backends_come_change_and_go() {
 fn a_backend_that_is_not_renewed_leaves() {
     let pool = pool_of(&["a"]).build().unwrap();
     let ttl = Duration::from_secs(1);
-    let (kept, left) = (Backend::new("kept", at(7)).ttl(ttl), Backend::new("left", at(8)).ttl(ttl));
+    let backend = |id: &str, host| Backend::new(id, at(host)).ttl(ttl);
     let began = Instant::now();
-    pool.register(kept.clone()).unwrap();
-    pool.register(left).unwrap();
-    let mut renewals = 0;
-    wait_until("it leaves", || {
-        // By turns, as both are promised to do the same.
-        renewals += 1;
-        match renewals % 2 {
-            0 => pool.renew("kept").unwrap(),
-            _ => assert_eq!(pool.register(kept.clone()).unwrap(), Registration::Renewed),
-        }
-        pool.backends().len() == 2
+    let again = backend("again", 7);
+    for backend in [again.clone(), backend("kept", 8), backend("left", 9)] {
+        pool.register(backend).unwrap();
+    }
+    wait_until("one leaves", || {
+        pool.renew("kept").unwrap();
+        assert_eq!(pool.register(again.clone()).unwrap(), Registration::Renewed);
+        pool.backends().len() == 3
     });
     assert!(began.elapsed() >= ttl, "not before its time");
-    assert_eq!(status(&pool, "kept").id, "kept");
-    wait_until("the other one leaves, too", || pool.backends().len() == 1);
+    let ids: Vec<String> = pool.backends().into_iter().map(|backend| backend.id).collect();
+    assert_eq!(ids, ["a", "again", "kept"], "the one that nobody has renewed");
+    wait_until("the others leave, too", || pool.backends().len() == 1);
     assert_eq!(picks(&pool, &Context::new(), 2), vec![Ok("a".to_owned()); 2]);
 }
 
