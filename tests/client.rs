@@ -365,6 +365,7 @@ fn every_kind_of_check_tells_good_from_bad() {
     let nobody: SocketAddr = ([127, 0, 0, 1], 1).into();
     let rows = [
         ("a connection", HealthCheck::tcp(), greets, Health::Up),
+        ("one to a server that says nothing", HealthCheck::tcp(), silent.local_addr().unwrap(), Health::Up),
         ("a greeting", HealthCheck::tcp().expect("220 "), greets, Health::Up),
         ("another greeting", HealthCheck::tcp().expect("SSH"), greets, Health::Down),
         ("none at all", HealthCheck::tcp().expect("220 "), silent.local_addr().unwrap(), Health::Down),
