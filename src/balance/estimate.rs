@@ -39,7 +39,7 @@ impl Estimate {
     }
 
     /// Takes note of a failure: never as fast as an answer. It counts as half as much again as what was expected, at least
-    /// `penalty` nanoseconds, and at most [`WORST`] of them: without an end, where all servers fail now and then, those that
+    /// `penalty` nanoseconds, and at most twenty of them: without an end, where all servers fail now and then, those that
     /// failed last would be left idle for a minute and crowd the others.
     pub fn failure(&self, penalty: f64, now: u64) {
         let held = self.at(now).map_or(0.0, |(held, _)| held);

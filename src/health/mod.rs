@@ -1,7 +1,7 @@
 //! One thread that checks backends and says who is up.
 //!
 //! Knows: what to check where, and the live state of backends. Must not touch: workers, sessions, the configuration file.
-//! Read [`run`](rounds::Rounds::run) first.
+//! Read `rounds::Rounds::run` first.
 
 mod one;
 mod rounds;

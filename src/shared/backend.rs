@@ -6,10 +6,13 @@ use crate::base::time::Tick;
 use crate::guard::{Breaker, BreakerMemory, BreakerRules, BreakerState, Cap, Outcome, Pass};
 use crate::probe::Health;
 use crate::shared::choose::Counted;
+#[cfg(feature = "proxy")]
 use crate::shared::queue::Queue;
 use crate::stats::Tallies;
+use std::sync::Arc;
+#[cfg(feature = "proxy")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long the first failure sets a backend aside, in milliseconds.
@@ -58,6 +61,7 @@ pub struct BackendState {
     /// Idle connections to it, in all workers together.
     pub idle: Arc<Cap>,
     /// The line before its pool, told when a place here comes free.
+    #[cfg(feature = "proxy")]
     pub queue: OnceLock<Arc<Queue>>,
     /// What it has done so far, by worker.
     pub tallies: Tallies,
@@ -74,6 +78,7 @@ impl BackendState {
             breaker: Breaker::default(),
             estimate: Estimate::default(),
             since: AtomicU64::new(0),
+            #[cfg(feature = "proxy")]
             queue: OnceLock::new(),
             tallies: Tallies::new(workers),
             aside_until: AtomicU64::new(0),
@@ -303,6 +308,7 @@ impl Drop for Lease {
             self.backend.breaker.report(pass, Outcome::Nothing, rules, Tick(0));
         }
         self.backend.active.release();
+        #[cfg(feature = "proxy")]
         if let Some(queue) = self.backend.queue.get() {
             queue.freed();
         }

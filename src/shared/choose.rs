@@ -3,13 +3,16 @@
 use crate::balance::{Ask, Bound, Field, Key, Picker, Ring, Taken};
 use crate::base::ids::BackendSlot;
 use crate::base::time::Tick;
+use crate::guard::BreakerRules;
 use crate::probe::Health;
 use crate::shared::backend::{BackendState, Lease};
-use crate::shared::snapshot::Pool;
+#[cfg(feature = "proxy")]
+use crate::shared::snapshot::{Backend, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-/// A counter for each step of [`Pool::pick`], so that the refusals of one do not shift the turns of another.
+/// A counter for each step of [`Choice::pick`], so that the refusals of one do not shift the turns of another.
 pub type Turns = [AtomicU64; 4];
 
 /// What is in flight at the primaries of a pool and at its backups, kept only where it has a bound (hash_balance): to add
@@ -54,7 +57,7 @@ impl Drop for Counted {
 /// Whom a backend is picked for.
 #[derive(Debug)]
 pub struct For<'a> {
-    /// What hashing goes by; any will do where [`Pool::hashes`] is false.
+    /// What hashing goes by; any will do where no picker is one of keys.
     pub key: Key,
     /// Backends that were tried for this client already.
     pub tried: &'a [BackendSlot],
@@ -82,27 +85,84 @@ pub enum NoBackend {
     AllFull,
 }
 
+/// One of those that are picked from.
+pub trait Member {
+    /// What is known of it.
+    fn state(&self) -> &Arc<BackendState>;
+}
+
+/// What a pick goes by: a pool as it is in force, whoever holds it.
+#[derive(Debug)]
+pub struct Choice<'a, M> {
+    /// What the places of the pickers count by.
+    pub members: &'a [M],
+    /// Those that take new work.
+    pub primaries: &'a Picker,
+    /// Those that take it when no primary is up.
+    pub backups: &'a Picker,
+    /// Whose turn it is.
+    pub turns: &'a Turns,
+    /// What is in flight, for `hash_balance`.
+    pub crowds: &'a Arc<Crowds>,
+    /// No backend holds more than this times the mean of what is in flight; 0 is no bound.
+    pub hash_balance: f32,
+    /// When breakers move; `None`: there are none.
+    pub breaker: Option<BreakerRules>,
+    /// How long a backend that comes up ramps its share.
+    pub slow_start: Duration,
+    /// So few are healthy that health is not heeded.
+    pub panics: bool,
+}
+
+#[cfg(feature = "proxy")]
+impl Member for Backend {
+    #[inline]
+    fn state(&self) -> &Arc<BackendState> {
+        &self.state
+    }
+}
+
+#[cfg(feature = "proxy")]
 impl Pool {
     /// True when picking goes by a key.
     pub fn hashes(&self) -> bool {
         matches!(*self.primaries, Picker::Ring(_) | Picker::Maglev(_))
     }
 
+    /// As [`Choice::pick`], over the backends of this pool.
+    #[inline]
+    pub fn pick(&self, now: Tick, whom: For<'_>) -> Result<Picked, NoBackend> {
+        let choice = Choice {
+            members: &self.backends,
+            primaries: &self.primaries,
+            backups: &self.backups,
+            turns: &self.turns,
+            crowds: &self.crowds,
+            hash_balance: self.hash_balance,
+            breaker: self.breaker,
+            slow_start: self.slow_start,
+            panics: self.panics,
+        };
+        choice.pick(now, whom)
+    }
+}
+
+impl<M: Member> Choice<'_, M> {
     /// A backend that is up, was not tried, is not full and is not set aside. One that is set aside is taken all the same
     /// where there is no other: the last one is never set aside.
     pub fn pick(&self, now: Tick, whom: For<'_>) -> Result<Picked, NoBackend> {
         // Each step is tried only when nobody of those before is up; one that is up and full still bars the way, since
         // backups are for failure, not for load.
-        let tiers = [&self.primaries, &self.backups];
+        let tiers = [self.primaries, self.backups];
         let steps = [(0, false), (1, false), (0, true), (1, true)];
         let For { key, tried, random } = whom;
         let mut reason = NoBackend::NoneThere;
-        for ((tier, even_aside), turn) in steps.into_iter().zip(&*self.turns) {
+        for ((tier, even_aside), turn) in steps.into_iter().zip(self.turns) {
             let picker = tiers[tier];
             if picker.is_empty() {
                 continue;
             }
-            let mut field = Now { pool: self, now, tried, even_aside, lease: None };
+            let mut field = Now { of: self, now, tried, even_aside, lease: None };
             let (bound, counted) = self.bound(tier, picker, now).unzip();
             let mut ask = Ask { key, turn, random: &mut *random, bound };
             let place = picker.pick(&mut field, &mut ask);
@@ -124,7 +184,7 @@ impl Pool {
         if self.hash_balance <= 0.0 {
             return None;
         }
-        let (counted, active) = Counted::join(&self.crowds, tier);
+        let (counted, active) = Counted::join(self.crowds, tier);
         let weight = self.weight_up(tier, ring, now);
         Some((Bound { factor: self.hash_balance, active, weight }, counted))
     }
@@ -136,7 +196,7 @@ impl Pool {
         if known >> 32 == time {
             return known & 0xffff_ffff;
         }
-        let is_up = |place: u32| self.panics || self.backends[place as usize].state.health() != Health::Down;
+        let is_up = |place: u32| self.panics || self.members[place as usize].state().health() != Health::Down;
         let up = ring.places().iter().filter(|(place, _)| is_up(*place));
         let weight: u64 = up.map(|(_, weight)| u64::from(*weight)).sum();
         cell.store(time << 32 | weight, Relaxed);
@@ -145,8 +205,8 @@ impl Pool {
 }
 
 /// The backends of a pool, as they are now.
-struct Now<'a> {
-    pool: &'a Pool,
+struct Now<'a, M> {
+    of: &'a Choice<'a, M>,
     now: Tick,
     tried: &'a [BackendSlot],
     /// Those that are set aside count, too.
@@ -154,16 +214,16 @@ struct Now<'a> {
     lease: Option<Lease>,
 }
 
-impl Now<'_> {
+impl<M: Member> Now<'_, M> {
     fn state(&self, place: u32) -> &Arc<BackendState> {
-        &self.pool.backends[place as usize].state
+        self.of.members[place as usize].state()
     }
 
     /// Up, and let through by its breaker.
     fn is_there(&self, state: &BackendState) -> bool {
-        (self.pool.panics || state.health() != Health::Down)
+        (self.of.panics || state.health() != Health::Down)
             && (self.even_aside || !state.is_aside(self.now))
-            && (self.pool.breaker.is_none() || state.breaker.admits(self.now))
+            && (self.of.breaker.is_none() || state.breaker.admits(self.now))
     }
 
     /// Why nobody of `picker` was taken.
@@ -181,7 +241,7 @@ impl Now<'_> {
     }
 }
 
-impl Field for Now<'_> {
+impl<M: Member> Field for Now<'_, M> {
     #[inline]
     fn is_open(&self, place: u32) -> bool {
         let state = self.state(place);
@@ -193,7 +253,7 @@ impl Field for Now<'_> {
         if !self.is_there(state) || self.tried.contains(&state.slot) {
             return false;
         }
-        self.lease = Lease::take(state, self.pool.breaker, self.now);
+        self.lease = Lease::take(state, self.of.breaker, self.now);
         self.lease.is_some()
     }
 
@@ -205,7 +265,7 @@ impl Field for Now<'_> {
         if !state.active.reserve_from(seen) {
             return Taken::Moved;
         }
-        self.lease = Lease::of_reserved(state, self.pool.breaker, self.now);
+        self.lease = Lease::of_reserved(state, self.of.breaker, self.now);
         if self.lease.is_some() { Taken::Yes } else { Taken::Moved }
     }
 
@@ -219,14 +279,14 @@ impl Field for Now<'_> {
     }
 
     fn ramp(&self, place: u32) -> f32 {
-        if self.pool.slow_start.is_zero() {
+        if self.of.slow_start.is_zero() {
             return 1.0;
         }
-        self.state(place).ramp(self.now, self.pool.slow_start)
+        self.state(place).ramp(self.now, self.of.slow_start)
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "proxy"))]
 mod tests {
     use super::*;
     use crate::balance::{Algorithm, Place, Rota};

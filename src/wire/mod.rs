@@ -3,6 +3,7 @@
 //! Knows: formats and RFCs. Must not touch: sockets, the clock, threads, configuration; whoever holds the bytes calls us.
 //! A decoder is given what has come so far and says what it is, that more is needed, or why it can be nothing.
 
+#[cfg(feature = "proxy")]
 pub mod forwarded;
 pub mod handover;
 pub mod http1;

@@ -15,6 +15,8 @@ mod backpressure;
 mod bulk;
 mod checks;
 mod choosing;
+#[cfg(feature = "client")]
+mod client_feed;
 mod drain;
 mod ends;
 mod exits;

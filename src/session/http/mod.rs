@@ -1,7 +1,7 @@
 //! A client that speaks HTTP/1: one request after the other, each an [`Exchange`] of its own.
 //!
 //! Knows: heads, bodies, whose turn it is to speak. Must not touch: threads, the poll.
-//! Read [`Http::turn`] first: it reads a head, hands it to an exchange, and takes the connection back from it.
+//! Read `Http::turn` first: it reads a head, hands it to an exchange, and takes the connection back from it.
 
 mod admin;
 mod download;
