@@ -37,6 +37,7 @@ pub(crate) fn pool(way: Way, n: u32) -> Pool {
         id: format!("backend{n}").into(),
         address: "".into(),
         disabled: false,
+        draining: false,
         checked: false,
         weight: 1,
         addresses: Arc::new([]),

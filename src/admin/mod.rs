@@ -3,14 +3,22 @@
 //! Knows: the rules, the paths. Must not touch: sockets, threads, what the answer to a question is: control knows that.
 //! Nothing here waits, and nothing grows with the number of backends. Read [`decide`] first.
 
+mod body;
 mod query;
+mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod write_tests;
 
+pub use write::Form;
+
+use crate::admin::write::Target;
 use crate::config::HostMatch;
 use crate::route::host_of;
 use crate::shared::admin::{Answer, Question, Rules};
+use crate::shared::order::Tags;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// What is asked for, and by whom.
@@ -35,8 +43,15 @@ pub struct Asked<'a, F> {
 pub enum Decision {
     /// This is answered.
     Answer(Answer),
-    /// Control is asked.
-    Ask(Question),
+    /// Control is asked; where its answer is about the configuration of `unless`, there is nothing to say.
+    Ask {
+        /// What.
+        question: Question,
+        /// If-None-Match.
+        unless: Option<Tags>,
+    },
+    /// Control is to change something, once the body is there.
+    Write(Box<Form>),
 }
 
 /// True for a path of the admin API, in its normal form.
@@ -53,10 +68,7 @@ pub fn decide<'f, F>(asked: &Asked<'_, F>, rules: &Rules) -> Decision
 where
     F: Iterator<Item = (&'f str, &'f [u8])> + Clone,
 {
-    match allowed(asked, rules).and_then(|()| read(asked)) {
-        Ok(question) => Decision::Ask(question),
-        Err(answer) => Decision::Answer(answer),
-    }
+    allowed(asked, rules).and_then(|()| meant(asked)).unwrap_or_else(Decision::Answer)
 }
 
 fn allowed<'f, F>(asked: &Asked<'_, F>, rules: &Rules) -> Result<(), Answer>
@@ -129,27 +141,72 @@ fn is_same(origin: &[u8], authority: &str) -> bool {
     origin[at + 3..].eq_ignore_ascii_case(authority.as_bytes())
 }
 
-/// What is asked, of those paths that are there.
-fn read<F>(asked: &Asked<'_, F>) -> Result<Question, Answer> {
-    let question = match asked.path {
-        "/lb/health" => Question::Health,
-        "/lb/stats" => Question::Stats,
-        "/lb/backends" => Question::Backends { pool: None },
-        _ => {
-            let detail = "there is nothing here; see /lb/health, /lb/stats and /lb/backends";
-            return Err(Answer::problem(404, detail));
-        }
-    };
-    if !matches!(asked.method, "GET" | "HEAD") {
-        let detail = "this can only be read; use GET or HEAD";
-        return Err(Answer::problem(405, detail).with("Allow", READ));
+/// What is at a path.
+enum Place {
+    Read(Question),
+    Write(Target),
+}
+
+/// What is at `path`, if anything is.
+fn place(path: &str) -> Result<Option<Place>, &'static str> {
+    let Some(rest) = path.strip_prefix("/lb/") else { return Ok(None) };
+    let parts = rest.split('/').map(query::segment).collect::<Result<Vec<String>, _>>()?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    if parts.contains(&"") {
+        return Ok(None);
     }
-    match question {
-        Question::Backends { .. } => {
-            let pool =
-                query::value(asked.query.unwrap_or_default(), "pool").map_err(|why| Answer::problem(400, why))?;
-            Ok(Question::Backends { pool })
+    let own = |text: &str| text.to_owned();
+    Ok(Some(match parts[..] {
+        ["health"] => Place::Read(Question::Health),
+        ["stats"] => Place::Read(Question::Stats),
+        ["backends"] => Place::Read(Question::Backends { pool: None }),
+        ["config"] => Place::Read(Question::Config),
+        ["reload"] => Place::Write(Target::Reload),
+        ["backends", "add"] => Place::Write(Target::Add),
+        ["backends", id] => Place::Write(Target::Patch(own(id))),
+        ["backends", id, "remove"] => Place::Write(Target::Remove(own(id))),
+        ["backends", id, "enable"] => Place::Write(Target::Enable(own(id))),
+        ["backends", id, "disable"] => Place::Write(Target::Disable(own(id))),
+        ["backends", id, "drain"] => Place::Write(Target::Drain(own(id))),
+        ["services", pool, "register"] => Place::Write(Target::Register(own(pool))),
+        ["services", pool, id] => Place::Write(Target::Service(own(pool), own(id))),
+        _ => return Ok(None),
+    }))
+}
+
+/// What is asked, of those paths that are there.
+fn meant<'f, F>(asked: &Asked<'_, F>) -> Result<Decision, Answer>
+where
+    F: Iterator<Item = (&'f str, &'f [u8])> + Clone,
+{
+    let bad = |why: &str| Answer::problem(400, why);
+    let Some(place) = place(asked.path).map_err(bad)? else {
+        let detail = "there is nothing here; see /lb/health, /lb/stats, /lb/backends and /lb/config to read, and the manual page l4lb(1) to change things";
+        return Err(Answer::problem(404, detail));
+    };
+    let tags = |name: &'static str| {
+        let fields = asked.fields.clone().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        Tags::read(fields.map(|(_, value)| value)).map_err(|why| bad(&format!("{name}: {why}")))
+    };
+    let query = asked.query.unwrap_or_default();
+    match place {
+        Place::Read(mut question) => {
+            if !matches!(asked.method, "GET" | "HEAD") {
+                let detail = "this can only be read; use GET or HEAD";
+                return Err(Answer::problem(405, detail).with("Allow", READ));
+            }
+            if let Question::Backends { pool } = &mut question {
+                *pool = query::value(query, "pool").map_err(bad)?;
+            }
+            Ok(Decision::Ask { question, unless: tags("If-None-Match")? })
         }
-        other => Ok(other),
+        Place::Write(target) => {
+            let method = target.method();
+            if asked.method != method {
+                let detail = format!("this can only be written to; use {method}");
+                return Err(Answer::problem(405, &detail).with("Allow", method));
+            }
+            Form::new(target, query, tags("If-Match")?).map(|form| Decision::Write(Box::new(form)))
+        }
     }
 }

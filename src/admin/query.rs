@@ -18,6 +18,49 @@ pub(super) fn value(query: &str, name: &str) -> Result<Option<String>, &'static 
     Ok(found)
 }
 
+/// All parameters of a query, decoded.
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Those of `query`.
+    ///
+    /// # Errors
+    /// What to do, when one is there twice or cannot be decoded.
+    pub(super) fn read(query: &str) -> Result<Parameters, &'static str> {
+        let mut all: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if all.iter().any(|(other, _)| *other == name) {
+                return Err(TWICE);
+            }
+            all.push((name, value));
+        }
+        Ok(Parameters(all))
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The value of `name`.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(found, _)| found == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+}
+
+/// A part of a path, decoded.
+///
+/// # Errors
+/// When it has a malformed escape, or is no UTF-8.
+pub(super) fn segment(text: &str) -> Result<String, &'static str> {
+    // A plus is a plus in a path.
+    decode(&text.replace('+', "%2B"))
+        .map_err(|_| "the path has a malformed escape; write % and two hexadecimal digits, of UTF-8")
+}
+
 fn decode(text: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -4,19 +4,19 @@ use crate::base::secret::Secret;
 
 /// A request that all is well with, but for what a row changes.
 #[derive(Clone, Copy)]
-struct Call {
-    method: &'static str,
-    path: &'static str,
-    query: Option<&'static str>,
-    host: &'static str,
-    client: &'static str,
-    fields: &'static [(&'static str, &'static str)],
+pub(super) struct Call {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) query: Option<&'static str>,
+    pub(super) host: &'static str,
+    pub(super) client: &'static str,
+    pub(super) fields: &'static [(&'static str, &'static str)],
 }
 
-const GOOD: Call =
+pub(super) const GOOD: Call =
     Call { method: "GET", path: "/lb/stats", query: None, host: "127.0.0.1:8080", client: "127.0.0.1", fields: &[] };
 
-fn call(call: Call, rules: &Rules) -> Decision {
+pub(super) fn call(call: Call, rules: &Rules) -> Decision {
     let asked = Asked {
         method: call.method,
         path: call.path,
@@ -30,7 +30,7 @@ fn call(call: Call, rules: &Rules) -> Decision {
 
 fn status(call_: Call, rules: &Rules) -> u16 {
     match call(call_, rules) {
-        Decision::Ask(_) => 200,
+        Decision::Ask { .. } | Decision::Write(_) => 200,
         Decision::Answer(answer) => {
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
             assert!(answer.problem && body["status"] == answer.status, "{body}");
@@ -40,7 +40,7 @@ fn status(call_: Call, rules: &Rules) -> u16 {
     }
 }
 
-fn rules(token: Option<&str>) -> Rules {
+pub(super) fn rules(token: Option<&str>) -> Rules {
     Rules {
         allow: ["127.0.0.0/8", "::1", "10.0.0.0/8"].iter().map(|net| net.parse::<Network>().unwrap()).collect(),
         hosts: vec!["lb.example.com".parse().unwrap(), "*.lb.test".parse().unwrap()],
@@ -120,11 +120,12 @@ fn with_a_token_the_token_decides() {
 
 #[test]
 fn paths_and_methods_are_those_of_the_table() {
-    let backends = |pool: Option<&str>| Decision::Ask(Question::Backends { pool: pool.map(str::to_owned) });
+    let ask = |question| Decision::Ask { question, unless: None };
+    let backends = |pool: Option<&str>| ask(Question::Backends { pool: pool.map(str::to_owned) });
     let asks = [
-        ("health", Call { path: "/lb/health", ..GOOD }, Decision::Ask(Question::Health)),
-        ("stats", GOOD, Decision::Ask(Question::Stats)),
-        ("HEAD is GET", Call { method: "HEAD", ..GOOD }, Decision::Ask(Question::Stats)),
+        ("health", Call { path: "/lb/health", ..GOOD }, ask(Question::Health)),
+        ("stats", GOOD, ask(Question::Stats)),
+        ("HEAD is GET", Call { method: "HEAD", ..GOOD }, ask(Question::Stats)),
         ("backends", Call { path: "/lb/backends", ..GOOD }, backends(None)),
         ("of a pool", Call { path: "/lb/backends", query: Some("pool=a%20b"), ..GOOD }, backends(Some("a b"))),
         ("another parameter", Call { path: "/lb/backends", query: Some("_=1"), ..GOOD }, backends(None)),

@@ -2,37 +2,50 @@
 //!
 //! `app` alone knows every room; it decides nothing about a connection.
 
+mod account;
 mod limits;
 mod logging;
+mod notify;
+mod reload;
+pub mod state_file;
 mod store;
+mod upgrade;
 
+pub use crate::app::account::Account;
+use crate::app::logging::Log;
+use crate::app::reload::Loader;
+use crate::app::state_file::{Found, Start, StateFile, look};
+use crate::app::store::Store;
 use crate::base::exit::Exit;
 use crate::base::ids::WorkerId;
 use crate::base::machine::own_addresses;
 use crate::base::time::Clock;
-use crate::config::{Config, Protocol, Serves, Transport};
-use crate::control::{Control, Plan};
+use crate::config::{Config, Global, Protocol, Serves, Spot, Transport};
+use crate::control::{Control, Keeping, Orders, Overlay, Plan, Sources, Verdicts};
 use crate::discovery::{Name, Resolver};
 use crate::guard::Cap;
 use crate::health::Checker;
 use crate::link::plain::PlainStream;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost, control_box};
+use crate::shared::mail::{ControlMail, Moves, Reload, WorkerMail, WorkerPost, control_box};
 use crate::shared::queue::Wakers;
 use crate::stats::Stats;
-use crate::worker::door::Door;
 use crate::worker::thread::{Common, Held, Worker};
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select_biased};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use upgrade::{Old, Predecessor, Program, Upgrades};
 
 /// How long the start waits for names to be resolved; the rest come later, by mail.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// How far back a process that goes on from another can tell when something began.
+const BEFORE: Duration = Duration::from_secs(3_600);
 /// How long workers may take to end once they were told to cut everything.
 const CUT: Duration = Duration::from_secs(2);
 
@@ -44,8 +57,12 @@ pub type Ready = Box<dyn FnOnce(&[Bound]) + Send>;
 pub struct Options {
     /// Log at level debug, whatever the configuration says.
     pub debug: bool,
+    /// The file that the configuration is from, to be read again; `None`: it is from flags.
+    pub file: Option<PathBuf>,
     /// Where the addresses of listeners come from, so that an error can say what to change.
     pub told_by: ToldBy,
+    /// SIGUSR2 starts this program once more, to take the place of this process.
+    pub upgradable: bool,
     /// Begins the same drain as SIGTERM, from inside the process.
     pub stop: Option<Stop>,
     /// Called once, when all listeners are bound and clients are served.
@@ -103,19 +120,27 @@ impl Stop {
 
 /// Starts everything and serves until told to stop. Says on the log why it cannot start.
 pub fn run(config: Config, options: Options) -> Exit {
-    let log = match logging::start(&config.global, options.debug) {
+    let account = match Account::of(&config.global) {
+        Ok(account) => account,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Config;
+        }
+    };
+    let log = match logging::start(&config.global, options.debug, account.as_ref()) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("{error}");
             return Exit::Config;
         }
     };
-    let exit = serve(config, options);
+    let exit = serve(config, options, account, &log);
     log.finish();
     exit
 }
 
-fn serve(config: Config, options: Options) -> Exit {
+fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) -> Exit {
+    let program = options.upgradable.then(Program::of_this).flatten();
     warn_of_admin(&config);
     limits::raise_descriptors();
     // Before any thread, so that every thread leaves these signals to the one that waits for them.
@@ -126,32 +151,98 @@ fn serve(config: Config, options: Options) -> Exit {
             return Exit::Config;
         }
     };
+    let mut before = match options.upgradable.then(Predecessor::find).transpose() {
+        Ok(before) => before.flatten(),
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Config;
+        }
+    };
     let workers = limits::workers(config.global.workers);
-    let sockets = match store::open(&config, workers, options.told_by) {
-        Ok(sockets) => sockets,
+    let handed = before.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
+    let mut store = Store::new(workers, options.told_by);
+    let opened = match store.open(&config, handed) {
+        Ok(opened) => opened,
         Err(error) => {
             log::error!("{error}");
             return Exit::Bind;
         }
     };
-    let bound = sockets.bound.clone();
-    let running = match Running::start(config, sockets, workers) {
+    let kept = config
+        .admin
+        .state_file
+        .as_ref()
+        .map(|path| look(path, if before.is_some() { Start::Successor } else { Start::Alone }));
+    if let Some(Err(error)) = account.map(|account| account.take_on(account::needs_low_ports(&config))) {
+        log::error!("{error}");
+        return Exit::Config;
+    }
+    let store::Change { moves, bound, taken, .. } = opened;
+    let known = before.as_mut().map(|before| before.take_verdicts().unwrap_or_default());
+    let overlay = before.as_mut().map(Predecessor::take_overlay);
+    let sources = match sources(config, kept, overlay) {
+        Ok(sources) => sources,
+        Err(error) => {
+            log::error!("{error}");
+            return Exit::Config;
+        }
+    };
+    let running = match Running::start(sources, (store, moves), workers, known, &options) {
         Ok(running) => running,
         Err(error) => {
             log::error!("cannot start: {error}");
             return Exit::Config;
         }
     };
-    for Bound { listener, protocol, address } in &bound {
-        match protocol.transport() {
-            Transport::Tcp => log::info!("listener {listener} on {address}"),
-            Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
+    match before {
+        None => notify::ready(),
+        Some(before) => {
+            if let Err(error) = before.take_over(&running.old.posts, &taken) {
+                log::error!("cannot take over from the process before this one: {error}");
+                return Exit::Config;
+            }
         }
     }
+    bound.iter().for_each(announce);
     if let Some(ready) = options.ready {
         ready(&bound);
     }
-    running.until_told(options.stop.unwrap_or_default(), signals)
+    running.until_told(options.stop.unwrap_or_default(), Upgrades::of(program), signals, log)
+}
+
+/// `config`, and over it what the admin API has changed: `handed` by the process before this one, or else as far as it was
+/// `kept`. From now on it is kept there.
+///
+/// # Errors
+/// Nothing can be kept: a line with the place in the configuration, and what to do.
+fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Result<Sources, String> {
+    let at = config.admin.state_file_at.as_ref().map_or_else(|| "l4lb: admin.state_file".to_owned(), Spot::to_string);
+    let sources = Sources::new(config);
+    let Some(found) = kept else {
+        return Ok(sources.with(handed.unwrap_or_default(), Box::new(|_| Ok(()))));
+    };
+    let (file, overlay) = StateFile::open(found, Overlay::from_bytes).map_err(|error| format!("{at}: {error}"))?;
+    let broken = file.broken().cloned();
+    let keep = move |what: Keeping<'_>| match what {
+        Keeping::Bytes(bytes) => file.write(bytes),
+        Keeping::Release => {
+            file.release();
+            Ok(())
+        }
+    };
+    let sources = sources.with(handed.unwrap_or(overlay), Box::new(keep));
+    Ok(match broken {
+        Some(broken) => sources.broken(broken.to_string()),
+        None => sources,
+    })
+}
+
+/// Says on the log where a listener is.
+fn announce(Bound { listener, protocol, address }: &Bound) {
+    match protocol.transport() {
+        Transport::Tcp => log::info!("listener {listener} on {address}"),
+        Transport::Udp => log::info!("listener {listener} on {address} (udp)"),
+    }
 }
 
 /// What is no error of a configuration, and hardly what was meant.
@@ -164,63 +255,124 @@ fn warn_of_admin(config: &Config) {
             }
             _ => {}
         }
-        if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
-            log::warn!(
-                "admin.token_file: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]"
-            );
+    }
+    let keys = [("token_file", config.admin.token.is_some()), ("state_file", config.admin.state_file.is_some())];
+    if config.listeners.iter().all(|listener| listener.serves == Serves::Traffic) {
+        for (key, _) in keys.iter().filter(|(_, given)| *given) {
+            log::warn!("admin.{key}: nothing serves /lb/*; write listen in [admin], or admin = true in a [[listener]]");
         }
     }
 }
 
 /// Everything that runs.
 struct Running {
-    posts: Vec<WorkerPost<PlainStream>>,
+    /// What the next process is told of.
+    old: Old,
     /// Told by each worker as its last act; a worker that ends untold is a bug.
     ended: Receiver<WorkerId>,
     workers: Vec<JoinHandle<Option<Held>>>,
     control: (Sender<ControlMail>, JoinHandle<()>),
     stats: Arc<Stats>,
-    shutdown_timeout: Duration,
-    _resolver: Resolver,
+    store: Arc<Mutex<Store>>,
+    /// What a reload may change of how it ends: shutdown_delay and shutdown_timeout.
+    shutdown: Arc<Mutex<Shutdown>>,
+}
+
+/// How long an end may take.
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    delay: Duration,
+    timeout: Duration,
+}
+
+impl Shutdown {
+    fn of(global: &Global) -> Shutdown {
+        Shutdown { delay: global.shutdown_delay, timeout: global.shutdown_timeout }
+    }
 }
 
 impl Running {
-    fn start(config: Config, sockets: store::Sockets, workers: usize) -> std::io::Result<Running> {
-        let clock = Clock::start();
+    /// `known`: what another process knew, which serves by the sockets still; they are not served by before workers are
+    /// told to.
+    fn start(
+        sources: Sources,
+        (store, moves): (Store, Moves),
+        workers: usize,
+        known: Option<Verdicts>,
+        options: &Options,
+    ) -> std::io::Result<Running> {
+        let config = sources.config().clone();
+        let clock = if known.is_some() { Clock::started(BEFORE) } else { Clock::start() };
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
-        let connections = Cap::new(limits::connections(global.max_connections, pipes * workers));
+        let most = limits::connections(global.max_connections, pipes * workers);
+        let possible = limits::connections(0, pipes * workers);
+        let connections = Cap::new(most);
         let (mail, mailbox) = control_box();
         let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
-        let listening = sockets.bound.iter().map(|bound| (bound.protocol.transport(), bound.address));
         let wakers = Wakers::default();
-        let mut plan = Plan::new(config, workers).listening(listening.collect(), own_addresses).waking(wakers.clone());
+        let mut plan = Plan::new(config, workers).listening(moves.bound, own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
-        let first = plan.build();
+        let ids = plan.listener_ids().to_vec();
+        let mut first = plan.build();
+        if let Some(known) = &known {
+            known.recall(&first, clock.now());
+            first = plan.build();
+        }
         let hub = Hub::new(first.clone(), workers);
         let stats = Arc::new(Stats::new(workers));
         let common = Common {
             hub: hub.clone(),
             stats: stats.clone(),
             clock,
-            connections,
+            connections: connections.clone(),
             control: mail.clone(),
             spin: global.spin,
             pipes,
         };
         let mut built = Vec::new();
-        let by_worker = sockets.by_worker.into_iter().zip(sockets.udp_by_worker);
-        for (at, (doors, datagrams)) in by_worker.enumerate() {
-            let doors = doors.into_iter().filter_map(|(id, socket)| Some(Door::new(id, first.listener(id)?, socket)));
-            built.push(Worker::new(WorkerId(at as u16), common.clone(), doors.collect(), datagrams)?);
+        for (at, listen) in moves.orders.into_iter().enumerate() {
+            built.push(Worker::new(
+                WorkerId(at as u16),
+                common.clone(),
+                listen.with(|at| ids[at]).open,
+                known.is_some(),
+            )?);
         }
         let posts: Vec<_> = built.iter().map(Worker::post).collect();
         let _ = wakers.set(posts.iter().map(WorkerPost::waker).collect());
         let checker = Checker::start(clock, mail.clone())?;
-        let check = Box::new(move |targets| checker.check(targets));
-        let control = Control::new(plan, hub, posts.clone(), clock, mailbox, check);
+        let shutdown = Arc::new(Mutex::new(Shutdown::of(&global)));
+        let store = Arc::new(Mutex::new(store));
+        let loader = Loader {
+            file: options.file.clone(),
+            resolver: resolver.clone(),
+            mail: mail.clone(),
+            store: store.clone(),
+            posts: posts.clone(),
+        };
+        let reload = loader.start()?;
+        let orders = Orders {
+            check: Box::new(move |targets| checker.check(targets)),
+            reload: Box::new(move |wish| _ = reload.send(wish)),
+            names: Box::new(move |names| {
+                let names = names.into_iter().map(|(host, port)| Name { host, port });
+                // What they resolve to comes by mail.
+                resolver.learn(names.collect(), Duration::ZERO);
+            }),
+            global: {
+                let (debug, shutdown) = (options.debug, shutdown.clone());
+                Box::new(move |global| {
+                    logging::set_level(global, debug);
+                    let wanted = global.max_connections;
+                    connections.set_limit(if wanted == 0 { possible } else { wanted.min(possible) });
+                    *lock(&shutdown) = Shutdown::of(global);
+                })
+            },
+        };
+        let control = Control::new(plan, hub.clone(), posts.clone(), clock, mailbox, orders).over(sources);
         let control = (mail, thread::Builder::new().name("control".into()).spawn(move || control.run())?);
         let (end, ended) = bounded(workers);
         let mut threads = Vec::new();
@@ -242,17 +394,17 @@ impl Running {
             threads.push(thread::Builder::new().name(format!("worker-{at}")).spawn(body)?);
         }
         Ok(Running {
-            posts,
+            old: Old { posts, hub, clock, control: control.0.clone(), store: store.clone() },
             ended,
             workers: threads,
             control,
             stats,
-            shutdown_timeout: global.shutdown_timeout,
-            _resolver: resolver,
+            store,
+            shutdown,
         })
     }
 
-    fn until_told(self, stop: Stop, mut signals: Signals) -> Exit {
+    fn until_told(self, stop: Stop, mut upgrades: Upgrades, mut signals: Signals, log: &Log) -> Exit {
         let (tell, told) = bounded(4);
         let handle = signals.handle();
         let waiting = thread::Builder::new().name("signals".into()).spawn(move || {
@@ -265,52 +417,127 @@ impl Running {
         if let Err(error) = waiting {
             log::error!("signals cannot be waited for: {error}");
         }
-        let exit = loop {
+        let mut replaced = false;
+        let mut exit = loop {
             select_biased! {
                 recv(told) -> signal => match signal {
-                    Ok(SIGTERM | SIGINT) => break Exit::Done,
-                    Ok(signal) => log::warn!("{} is not supported yet; nothing is changed", signal_name(signal)),
-                    Err(_) => break Exit::Done,
+                    Ok(SIGTERM | SIGINT) | Err(_) => break Exit::Done,
+                    Ok(SIGUSR2) => upgrades.begin(self.old.clone()),
+                    Ok(signal) => self.heed(signal, log),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
+                recv(upgrades.ended) -> ended => if ended.is_ok_and(|ended| upgrades.has_ended(ended)) {
+                    replaced = true;
+                    break Exit::Done;
+                },
                 recv(self.ended) -> worker => {
-                    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
-                    break Exit::Config;
+                    break broken(worker);
                 }
             }
         };
-        let exit = self.drain(exit, &told);
+        if let Some(process) = upgrades.give_up() {
+            log::warn!("process {process} serves in place of this one already, and goes on");
+            replaced = true;
+        }
+        let at_once = if replaced {
+            false
+        } else {
+            // Of one that was replaced the service manager would take it for the end of both, and whoever asks for
+            // /lb/health for a reason to send nobody to either.
+            notify::stopping();
+            self.old.hub.depart();
+            match exit {
+                Exit::Done => match self.delay(&told, log) {
+                    Ok(at_once) => at_once,
+                    Err(broken) => {
+                        exit = broken;
+                        false
+                    }
+                },
+                _ => false,
+            }
+        };
+        let exit = self.drain(exit, End { at_once, replaced }, &told, log);
         handle.close();
         exit
     }
 
     fn order_all(&self, mail: impl Fn() -> WorkerMail<PlainStream>) {
-        for (at, post) in self.posts.iter().enumerate() {
+        for (at, post) in self.old.posts.iter().enumerate() {
             if !post.order(mail()) {
                 log::error!("worker {at} takes no orders");
             }
         }
     }
 
-    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once.
-    fn drain(self, exit: Exit, told: &Receiver<i32>) -> Exit {
-        log::info!("draining, at most for {:?}; a second signal ends at once", self.shutdown_timeout);
-        self.order_all(|| WorkerMail::Drain);
-        let until = Instant::now() + self.shutdown_timeout;
+    /// Does what a signal asks for that does not end the process.
+    fn heed(&self, signal: i32, log: &Log) {
+        match signal {
+            SIGHUP => _ = self.control.0.send(ControlMail::Reload(Reload::default())),
+            SIGUSR1 => log.reopen(),
+            _ => log::warn!("no upgrade is begun any more: this process ends"),
+        }
+    }
+
+    /// Goes on for shutdown_delay, in which /lb/health tells that nobody should be sent here any more. Whether it is to end
+    /// at once then.
+    ///
+    /// # Errors
+    /// A worker has ended.
+    fn delay(&self, told: &Receiver<i32>, log: &Log) -> Result<bool, Exit> {
+        let delay = lock(&self.shutdown).delay;
+        if !delay.is_zero() {
+            log::info!("/lb/health says so from now on; draining in {delay:?}; a second signal ends at once");
+        }
+        let until = Instant::now() + delay;
+        loop {
+            select_biased! {
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) => return Ok(true),
+                    Ok(signal) => self.heed(signal, log),
+                    Err(_) => return Ok(false),
+                },
+                recv(self.ended) -> worker => return Err(broken(worker)),
+                default(until.saturating_duration_since(Instant::now())) => return Ok(false),
+            }
+        }
+    }
+
+    /// Lets sessions end, at most for shutdown_timeout; a second signal ends at once, or a third where the first was none to
+    /// end, but another process has taken the place of this one.
+    fn drain(self, exit: Exit, how: End, told: &Receiver<i32>, log: &Log) -> Exit {
+        let End { at_once, mut replaced } = how;
+        let timeout = lock(&self.shutdown).timeout;
+        // What workers close is to be closed.
+        lock(&self.store).let_go();
+        if at_once {
+            log::warn!("ended at once by a second signal");
+            self.order_all(|| WorkerMail::Cut);
+        } else {
+            log::info!("draining, at most for {timeout:?}; a second signal ends at once");
+            self.order_all(|| WorkerMail::Drain);
+        }
+        let until = Instant::now() + timeout;
         // Each tells its end once, and one that had told it already is why we are here. Counting who is finished now would
         // count those twice whose word is still on its way, and then wait for the others deaf to signals and the clock.
         let mut left = self.workers.len() - usize::from(exit != Exit::Done);
-        let mut cut_until = None;
+        let mut cut_until = at_once.then(|| Instant::now() + CUT);
         while left > 0 {
             select_biased! {
-                recv(told) -> signal => if matches!(signal, Ok(SIGTERM | SIGINT)) {
-                    if cut_until.is_some() {
-                        return exit;
+                recv(told) -> signal => match signal {
+                    Ok(SIGTERM | SIGINT) if std::mem::take(&mut replaced) => {
+                        log::info!("draining already; another signal ends at once");
                     }
-                    log::warn!("ended at once by a second signal");
-                    // Not by leaving it to the kernel, which would end every connection as if it were whole.
-                    cut_until = Some(Instant::now() + CUT);
-                    self.order_all(|| WorkerMail::Cut);
+                    Ok(SIGTERM | SIGINT) if cut_until.is_some() => return exit,
+                    Ok(SIGTERM | SIGINT) => {
+                        log::warn!("ended at once by a second signal");
+                        // Not by leaving it to the kernel, which would end every connection as if it were whole.
+                        cut_until = Some(Instant::now() + CUT);
+                        self.order_all(|| WorkerMail::Cut);
+                    }
+                    Ok(SIGHUP) => log::warn!("nothing is reloaded any more: this process ends"),
+                    Ok(signal) => self.heed(signal, log),
+                    Err(_) => return exit,
                 },
                 recv(self.ended) -> _ => left -= 1,
                 default(cut_until.unwrap_or(until).saturating_duration_since(Instant::now())) => {
@@ -318,7 +545,7 @@ impl Running {
                         log::error!("a worker does not end; leaving it behind");
                         return exit;
                     }
-                    log::warn!("the drain has lasted for {:?}; cutting what is left", self.shutdown_timeout);
+                    log::warn!("the drain has lasted for {timeout:?}; cutting what is left");
                     cut_until = Some(Instant::now() + CUT);
                     self.order_all(|| WorkerMail::Cut);
                 }
@@ -334,6 +561,11 @@ impl Running {
     }
 }
 
+/// What is behind a lock here is a number that a panic leaves whole.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Tells that a worker has ended, however it did.
 struct Last(WorkerId, Sender<WorkerId>);
 
@@ -343,11 +575,17 @@ impl Drop for Last {
     }
 }
 
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        SIGHUP => "SIGHUP (reload)",
-        SIGUSR1 => "SIGUSR1 (reopen logs)",
-        SIGUSR2 => "SIGUSR2 (upgrade)",
-        _ => "this signal",
-    }
+/// How a process ends.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// Without waiting for anybody.
+    at_once: bool,
+    /// Another process serves in place of this one.
+    replaced: bool,
+}
+
+/// A worker has ended by itself.
+fn broken(worker: Result<WorkerId, RecvError>) -> Exit {
+    log::error!("{worker:?} is gone, and the rest with it; this is a bug, please report it");
+    Exit::Config
 }

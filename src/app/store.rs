@@ -1,15 +1,19 @@
-//! Every socket that clients come in by is from here: bound, or passed on by systemd (LISTEN_FDS, sd_listen_fds(3)).
+//! Every socket that clients come in by is from here: bound, passed on by systemd (LISTEN_FDS, sd_listen_fds(3)), or handed
+//! over by the process whose place this one takes.
 
 use crate::app::{Bound, ToldBy};
-use crate::base::ids::ListenerId;
-use crate::config::{Address, Config, Listener, Transport};
+use crate::base::ids::SocketId;
+use crate::config::{self, Address, Config, Listener, SocketOptions, Transport};
+use crate::guard::Cap;
+use crate::shared::mail::{Listen, Moves, Opened};
 use crate::sys;
 use listenfd::ListenFd;
-use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Clients that may wait to be accepted; the kernel takes less where `net.core.somaxconn` says so.
 const BACKLOG: i32 = 65_535;
@@ -18,19 +22,115 @@ const DEFER: i32 = 10;
 /// Connections that may be open with data in the SYN and not established yet.
 const FAST_OPEN: i32 = 1024;
 
+/// The congestion control of whatever says nothing else (proc_sys_net(5)).
+const USUAL_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+/// For so long after its listener has gone a socket for datagrams stays at least: by then every worker knows.
+const CLOSES: Duration = Duration::from_secs(1);
+
 /// What a UDP socket may hold of what has come, and of what is to go, in bytes: datagrams that a busy worker has not
 /// looked at yet would be lost else. The kernel takes less where `net.core.rmem_max` and `wmem_max` say so.
 const BUFFER: usize = 4 << 20;
 
-/// All sockets of a process.
-pub(super) struct Sockets {
-    /// For each worker, a socket of each TCP listener and address.
-    pub(super) by_worker: Vec<Vec<(ListenerId, TcpListener)>>,
-    /// The same for UDP: bound and non-blocking. A worker has none of an address that was passed on as fewer sockets than
-    /// there are workers, if others cannot be bound beside those.
-    pub(super) udp_by_worker: Vec<Vec<(ListenerId, UdpSocket)>>,
-    /// Where they listen.
+/// Everything that is listened on. Keeps a descriptor of each socket beside the one that its worker has, so that a socket
+/// can be told something else while it is used.
+pub(super) struct Store {
+    workers: usize,
+    told_by: ToldBy,
+    /// The number of the next address.
+    next: u32,
+    held: Vec<Held>,
+    /// It has let everything go.
+    over: bool,
+}
+
+/// An address that is listened on.
+struct Held {
+    id: SocketId,
+    transport: Transport,
+    /// As it was asked for, and as it is: port 0 has become another.
+    wanted: SocketAddr,
+    at: SocketAddr,
+    listener: String,
+    protocol: config::Protocol,
+    options: SocketOptions,
+    /// One a worker, where each has its own.
+    kept: Vec<Socket>,
+    /// All workers have this while they have a socket. For UDP it counts flows.
+    flows: Arc<Cap>,
+    /// No listener has it any more, since then.
+    closing: Option<Instant>,
+}
+
+/// An address that a configuration asks for.
+struct Want {
+    /// Its listener's place.
+    at: usize,
+    transport: Transport,
+    address: SocketAddr,
+    only_v6: bool,
+}
+
+/// What is to be had for it: one that is there, or new sockets.
+enum Got {
+    Held(usize),
+    /// With the numbers of those that were handed over.
+    New(Vec<Socket>, Vec<usize>),
+}
+
+/// What a configuration comes to.
+pub(super) struct Change {
+    pub(super) moves: Moves,
+    /// Where everything listens.
     pub(super) bound: Vec<Bound>,
+    /// What of that is new.
+    pub(super) added: Vec<Bound>,
+    /// What was closed.
+    pub(super) removed: Vec<Bound>,
+    /// What was taken of what was handed over.
+    pub(super) taken: Vec<Taken>,
+}
+
+/// A socket of the process before this one.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// As that process counts it.
+    pub(super) number: usize,
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+    /// Which one it is of those at its address.
+    pub(super) slot: usize,
+    /// Who asked for it by port 0, and how.
+    pub(super) asked: Option<(String, SocketAddr)>,
+    pub(super) socket: Socket,
+}
+
+/// A socket that was handed over and is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// As the other process counts it.
+    pub(super) number: usize,
+    pub(super) transport: Transport,
+    pub(super) at: Place,
+}
+
+/// Where a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Who has it.
+    pub(super) worker: usize,
+    pub(super) id: SocketId,
+    pub(super) slot: u32,
+}
+
+/// A socket for the process after this one.
+#[derive(Debug)]
+pub(super) struct Lent {
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+    pub(super) at: Place,
+    /// Who asked for it by port 0, and how.
+    pub(super) asked: Option<(String, SocketAddr)>,
+    pub(super) socket: Socket,
 }
 
 /// An address that cannot be listened on.
@@ -62,72 +162,313 @@ impl BindError {
     }
 }
 
-/// Opens every socket of `config`, one a worker and address.
-///
-/// # Errors
-/// The first address that cannot be bound.
-pub(super) fn open(config: &Config, workers: usize, told_by: ToldBy) -> Result<Sockets, BindError> {
-    open_with(config, workers, told_by, passed_on())
-}
+impl Store {
+    /// Nothing is open yet.
+    pub(super) fn new(workers: usize, told_by: ToldBy) -> Store {
+        Store { workers, told_by, next: 0, held: Vec::new(), over: false }
+    }
 
-fn open_with(config: &Config, workers: usize, told_by: ToldBy, mut passed: Vec<Passed>) -> Result<Sockets, BindError> {
-    let mut sockets = Sockets {
-        by_worker: (0..workers).map(|_| Vec::new()).collect(),
-        udp_by_worker: (0..workers).map(|_| Vec::new()).collect(),
-        bound: Vec::new(),
-    };
-    for (at, listener) in config.listeners.iter().enumerate() {
-        let id = ListenerId(at as u16);
-        let transport = listener.protocol.transport();
-        let ports_v4 = ports_v4(config, transport);
-        for bind in &listener.binds {
-            let addresses = resolve(bind).map_err(|error| BindError::new(told_by, listener, bind, error))?;
-            for address in addresses {
-                // [::] takes IPv4 too, unless that has a listener of its own.
-                let only_v6 = address.is_ipv6() && ports_v4.contains(&address.port());
-                let fail = |error| BindError::new(told_by, listener, address, error);
-                let ours =
-                    passed.extract_if(.., |passed| passed.transport == transport && is_at(&passed.socket, address));
-                let ours: Vec<Socket> = ours.map(|passed| passed.socket).collect();
-                let opened = match (ours.is_empty(), transport) {
-                    (true, _) => bind_all(address, transport, only_v6, workers),
-                    (false, Transport::Tcp) => share(ours, workers),
-                    (false, Transport::Udp) => join(ours, listener, workers),
-                };
-                let opened = opened.map_err(fail)?;
-                let true_address = opened.first().map(|socket| socket.local_addr());
-                let true_address = true_address.transpose().map_err(fail)?.and_then(|address| address.as_socket());
-                sockets.bound.push(Bound {
-                    listener: listener.name.clone(),
-                    protocol: listener.protocol,
-                    address: true_address.unwrap_or(address),
-                });
-                for (at, socket) in opened.into_iter().enumerate() {
-                    let worker = at % workers;
-                    match transport {
-                        Transport::Tcp => {
-                            let socket = listen(socket, listener).map_err(fail)?;
-                            sockets.by_worker[worker].push((id, socket));
-                        }
-                        Transport::Udp => {
-                            let socket = receive(socket).map_err(fail)?;
-                            sockets.udp_by_worker[worker].push((id, socket));
-                        }
-                    }
+    /// Opens every socket of the first configuration: those that were `handed` over or passed on, and the rest. Those that were
+    /// handed over are kept, as many as they are: with more beside them, clients of UDP would come to other sockets than
+    /// before, and those who wait at a new one would be lost with it if this process failed.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub(super) fn open(&mut self, config: &Config, handed: Vec<Handed>) -> Result<Change, BindError> {
+        let wants = Store::wants(config, self.told_by)?;
+        self.change(config, wants, (passed_on(), handed), false)
+    }
+
+    /// Binds what `config` needs and is not there yet, and tells what to do with the rest. With `dry_run` it only looks
+    /// whether that can be done.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound, or option that cannot be had. Then everything is as it was.
+    ///
+    /// `None` when everything was let go.
+    pub(super) fn again(&mut self, config: &Config, dry_run: bool) -> Option<Result<Change, BindError>> {
+        if self.over {
+            return None;
+        }
+        let wants = Store::wants(config, self.told_by);
+        Some(wants.and_then(|wants| self.change(config, wants, (Vec::new(), Vec::new()), dry_run)))
+    }
+
+    /// All addresses that `config` asks for.
+    fn wants(config: &Config, told_by: ToldBy) -> Result<Vec<Want>, BindError> {
+        let mut wants = Vec::new();
+        for (at, listener) in config.listeners.iter().enumerate() {
+            let transport = listener.protocol.transport();
+            let ports_v4 = ports_v4(config, transport);
+            for bind in &listener.binds {
+                let addresses = resolve(bind).map_err(|error| BindError::new(told_by, listener, bind, error))?;
+                for address in addresses {
+                    // [::] takes IPv4 too, unless that has a listener of its own.
+                    let only_v6 = address.is_ipv6() && ports_v4.contains(&address.port());
+                    wants.push(Want { at, transport, address, only_v6 });
                 }
             }
         }
+        Ok(wants)
     }
-    for Passed { socket, transport } in passed {
-        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
-        let address = address.map_or("a socket".into(), |address| address.to_string());
-        let over = match transport {
-            Transport::Tcp => "TCP",
-            Transport::Udp => "UDP",
+
+    fn change(
+        &mut self,
+        config: &Config,
+        wants: Vec<Want>,
+        (mut passed, mut handed): (Vec<Passed>, Vec<Handed>),
+        dry_run: bool,
+    ) -> Result<Change, BindError> {
+        self.held.retain(|held| held.closing.is_none() || Arc::strong_count(&held.flows) > 1);
+        let kept = self.match_up(config, &wants);
+        let mut at_restart = Vec::new();
+        let mut got = Vec::with_capacity(wants.len());
+        for (want, held) in wants.iter().zip(kept) {
+            let listener = &config.listeners[want.at];
+            let fail = |error| BindError::new(self.told_by, listener, want.address, error);
+            if let Some(held) = held {
+                at_restart.extend(self.stuck(held, want, listener));
+                got.push(Got::Held(held));
+                continue;
+            }
+            let is_passed =
+                |passed: &mut Passed| passed.transport == want.transport && is_at(&passed.socket, want.address);
+            let ours: Vec<Socket> = passed.extract_if(.., is_passed).map(|passed| passed.socket).collect();
+            let before = handed_for(&mut handed, listener, want);
+            let numbers = before.iter().map(|handed| handed.number).collect();
+            let opened = match (ours.is_empty(), want.transport) {
+                _ if !before.is_empty() => Ok(before.into_iter().map(|handed| handed.socket).collect()),
+                (true, _) => bind_all(want, self.has_port(want), self.workers),
+                (false, Transport::Tcp) => share(ours, self.workers),
+                (false, Transport::Udp) => join(ours, listener, self.workers),
+            };
+            let mut opened = opened.map_err(fail)?;
+            for socket in &mut opened {
+                prepare(socket, listener).map_err(fail)?;
+            }
+            got.push(Got::New(opened, numbers));
+        }
+        for Passed { socket, transport } in passed {
+            let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+            let address = address.map_or("a socket".into(), |address| address.to_string());
+            let over = if transport == Transport::Tcp { "TCP" } else { "UDP" };
+            log::warn!("{address} ({over}) was passed on by the service manager, and no listener binds it; closed");
+        }
+        if !dry_run {
+            self.set_options(config, &wants, &got)?;
+        }
+        let change = self.plan(config, &wants, got, at_restart, dry_run);
+        change.map_err(|(at, address, error)| BindError::new(self.told_by, &config.listeners[at], address, error))
+    }
+
+    /// For each that is wanted the one that is there already: of the same listener first, then of any.
+    fn match_up(&self, config: &Config, wants: &[Want]) -> Vec<Option<usize>> {
+        let mut found: Vec<Option<usize>> = vec![None; wants.len()];
+        let mut taken = vec![false; self.held.len()];
+        for same in [true, false] {
+            for (want, found) in wants.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                let name = &config.listeners[want.at].name;
+                let fits = |held: &Held| {
+                    // A socket for connections that is to be closed is closed already, or will be in a moment.
+                    let there = held.closing.is_none() || held.transport == Transport::Udp && !held.kept.is_empty();
+                    let at = held.at == want.address || same && held.wanted == want.address;
+                    there && at && held.transport == want.transport && (!same || held.listener == *name)
+                };
+                *found = (0..self.held.len()).find(|at| !taken[*at] && fits(&self.held[*at]));
+                if let Some(at) = *found {
+                    taken[at] = true;
+                }
+            }
+        }
+        found
+    }
+
+    /// True when a socket of ours has that port already, at another address: then the two can be bound beside each other.
+    fn has_port(&self, want: &Want) -> bool {
+        self.held.iter().any(|held| held.transport == want.transport && held.at.port() == want.address.port())
+    }
+
+    /// What a socket that is there cannot be told any more.
+    fn stuck(&self, held: usize, want: &Want, listener: &Listener) -> Option<String> {
+        let only_v6 = self.held[held].kept.first()?.only_v6().ok().filter(|_| want.address.is_ipv6())?;
+        let does = if want.only_v6 { "leaves IPv4 to another listener" } else { "takes IPv4, too" };
+        (only_v6 != want.only_v6).then(|| format!("listener {}: {} {does}", listener.name, want.address))
+    }
+
+    /// Tells sockets that are there what they pass on from now on. All of them, or none.
+    fn set_options(&mut self, config: &Config, wants: &[Want], got: &[Got]) -> Result<(), BindError> {
+        let mut done: Vec<(usize, SocketOptions)> = Vec::new();
+        for (want, got) in wants.iter().zip(got) {
+            let Got::Held(at) = *got else { continue };
+            let listener = &config.listeners[want.at];
+            if want.transport == Transport::Udp || self.held[at].options == listener.socket {
+                continue;
+            }
+            let was = std::mem::replace(&mut self.held[at].options, listener.socket.clone());
+            done.push((at, was.clone()));
+            let held = &self.held[at];
+            if let Err(error) = held.kept.iter().try_for_each(|socket| reset_options(socket, &was, &held.options)) {
+                for (at, was) in done {
+                    let held = &mut self.held[at];
+                    let wrong = std::mem::replace(&mut held.options, was);
+                    let back = held.kept.iter().try_for_each(|socket| reset_options(socket, &wrong, &held.options));
+                    back.unwrap_or_else(|error| log::error!("listener {}: {error}", held.listener));
+                }
+                return Err(BindError::new(self.told_by, listener, want.address, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything can be had: notes what there is from now on, and what is to be done.
+    fn plan(
+        &mut self,
+        config: &Config,
+        wants: &[Want],
+        got: Vec<Got>,
+        at_restart: Vec<String>,
+        dry_run: bool,
+    ) -> Result<Change, (usize, SocketAddr, io::Error)> {
+        let mut change = Change {
+            moves: Moves { at_restart, ..Moves::default() },
+            bound: Vec::new(),
+            added: Vec::new(),
+            removed: Vec::new(),
+            taken: Vec::new(),
         };
-        log::warn!("{address} ({over}) was passed on by the service manager, and no listener binds it; closed");
+        if dry_run {
+            return Ok(change);
+        }
+        let mut orders: Vec<Listen<usize>> = (0..self.workers).map(|_| Listen::default()).collect();
+        let mut stays = vec![false; self.held.len()];
+        let mut new = Vec::new();
+        for (want, got) in wants.iter().zip(got) {
+            let listener = &config.listeners[want.at];
+            let fail = |error| (want.at, want.address, error);
+            match got {
+                Got::Held(at) => {
+                    stays[at] = true;
+                    let held = &mut self.held[at];
+                    let same = held.listener == listener.name && held.protocol == listener.protocol;
+                    if !same || held.closing.is_some() {
+                        orders.iter_mut().for_each(|order| order.rename.push((held.id, want.at)));
+                        (held.listener, held.protocol) = (listener.name.clone(), listener.protocol);
+                        held.closing = None;
+                    }
+                    held.wanted = want.address;
+                    change.bound.push(held.told());
+                }
+                Got::New(sockets, numbers) => {
+                    let at = sockets.first().map(|socket| socket.local_addr()).transpose().map_err(fail)?;
+                    let at = at.and_then(|at| at.as_socket()).unwrap_or(want.address);
+                    let held = Held {
+                        id: SocketId(self.next),
+                        transport: want.transport,
+                        wanted: want.address,
+                        at,
+                        listener: listener.name.clone(),
+                        protocol: listener.protocol,
+                        options: listener.socket.clone(),
+                        kept: Vec::with_capacity(sockets.len()),
+                        flows: Cap::new(0),
+                        closing: None,
+                    };
+                    self.next += 1;
+                    new.push((want.at, held, sockets, numbers));
+                }
+            }
+        }
+        for (listener, mut held, sockets, numbers) in new {
+            for (slot, socket) in sockets.into_iter().enumerate() {
+                let kept = socket.try_clone().map_err(|error| (listener, held.at, error))?;
+                held.kept.push(kept);
+                let (id, transport, flows) = (held.id, held.transport, held.flows.clone());
+                let (worker, slot) = (slot % self.workers, slot as u32);
+                if let Some(number) = numbers.get(slot as usize) {
+                    change.taken.push(Taken { number: *number, transport, at: Place { worker, id, slot } });
+                }
+                let opened = Opened { id, slot, listener, transport, socket: socket.into(), flows };
+                orders[worker].open.push(opened);
+            }
+            change.bound.push(held.told());
+            change.added.push(held.told());
+            self.held.push(held);
+            stays.push(true);
+        }
+        for (held, _) in self.held.iter_mut().zip(&stays).filter(|(held, stays)| !**stays && held.closing.is_none()) {
+            held.closing = Some(Instant::now());
+            if held.transport == Transport::Tcp {
+                // What the worker closes is to be closed.
+                held.kept.clear();
+            }
+            orders.iter_mut().for_each(|order| order.close.push(held.id));
+            change.removed.push(held.told());
+        }
+        change.moves.bound = change.bound.iter().map(|bound| (bound.protocol.transport(), bound.address)).collect();
+        change.moves.orders = orders;
+        Ok(change)
     }
-    Ok(sockets)
+
+    /// Sockets for datagrams that no listener has any more, and at which no flow lives: to be dropped by all workers at
+    /// once, since the kernel spreads clients over those that there are.
+    pub(super) fn silent(&mut self) -> Vec<SocketId> {
+        let mut silent = Vec::new();
+        for held in &mut self.held {
+            let over = held.closing.is_some_and(|since| since.elapsed() >= CLOSES);
+            if over && !held.kept.is_empty() && held.flows.used() == 0 {
+                held.kept.clear();
+                silent.push(held.id);
+            }
+        }
+        silent
+    }
+
+    /// All sockets that clients come in by, each with a descriptor of its own.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub(super) fn lend(&self) -> io::Result<Vec<Lent>> {
+        let mut lent = Vec::new();
+        for held in self.held.iter().filter(|held| held.closing.is_none()) {
+            for (slot, socket) in held.kept.iter().enumerate() {
+                let asked = (held.wanted.port() == 0).then(|| (held.listener.clone(), held.wanted));
+                let at = Place { worker: slot % self.workers, id: held.id, slot: slot as u32 };
+                let (transport, address) = (held.transport, held.at);
+                lent.push(Lent { transport, address, at, asked, socket: socket.try_clone()? });
+            }
+        }
+        Ok(lent)
+    }
+
+    /// Lets everything go: what workers close from now on is closed.
+    pub(super) fn let_go(&mut self) {
+        self.held.clear();
+        self.over = true;
+    }
+}
+
+impl Held {
+    fn told(&self) -> Bound {
+        Bound { listener: self.listener.clone(), protocol: self.protocol, address: self.at }
+    }
+}
+
+/// The sockets handed over for what is wanted, in the order of their slots.
+fn handed_for(handed: &mut Vec<Handed>, listener: &Listener, want: &Want) -> Vec<Handed> {
+    let asked_for = |handed: &Handed| {
+        let asked = handed.asked.as_ref();
+        asked.is_some_and(|(name, asked)| *name == listener.name && *asked == want.address)
+    };
+    let found =
+        handed.iter().filter(|handed| handed.transport == want.transport).find(|handed| match want.address.port() {
+            0 => asked_for(handed),
+            _ => handed.address == want.address,
+        });
+    let Some(found) = found.map(|handed| handed.address) else { return Vec::new() };
+    let ours = handed.extract_if(.., |handed| handed.transport == want.transport && handed.address == found);
+    let mut ours: Vec<Handed> = ours.collect();
+    ours.sort_by_key(|handed| handed.slot);
+    ours
 }
 
 fn resolve(bind: &Address) -> io::Result<Vec<SocketAddr>> {
@@ -205,11 +546,17 @@ fn join(mut passed: Vec<Socket>, listener: &Listener, workers: usize) -> io::Res
     Ok(passed)
 }
 
-/// A socket a worker, between which the kernel spreads what comes in (`SO_REUSEPORT`, socket(7)).
-fn bind_all(address: SocketAddr, transport: Transport, only_v6: bool, workers: usize) -> io::Result<Vec<Socket>> {
+/// A socket a worker, between which the kernel spreads what comes in (`SO_REUSEPORT`, socket(7)). `beside_ours`: we have
+/// the port already, at another address.
+fn bind_all(want: &Want, beside_ours: bool, workers: usize) -> io::Result<Vec<Socket>> {
     // The first without SO_REUSEPORT: with it, an address that another process has with SO_REUSEPORT could be bound, and
     // the two would share its clients. It gets the option once the address is its own, and the others join it.
-    let first = bind_one(address, transport, only_v6, false)?;
+    let first = match bind_one(want.address, want.transport, want.only_v6, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && beside_ours => {
+            bind_one(want.address, want.transport, want.only_v6, true)
+        }
+        other => other,
+    }?;
     let more = beside(&first, workers - 1)?;
     Ok(std::iter::once(first).chain(more).collect())
 }
@@ -242,160 +589,52 @@ fn bind_one(address: SocketAddr, transport: Transport, only_v6: bool, reuse_port
     Ok(socket)
 }
 
+/// Makes a bound socket ready for a worker.
+fn prepare(socket: &Socket, listener: &Listener) -> io::Result<()> {
+    match listener.protocol.transport() {
+        Transport::Tcp => listen(socket, listener),
+        Transport::Udp => receive(socket),
+    }
+}
+
 /// Begins to listen, with options that what is accepted inherits, so that no connection has to set them.
-fn listen(socket: Socket, listener: &Listener) -> io::Result<TcpListener> {
+fn listen(socket: &Socket, listener: &Listener) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    let options = &listener.socket;
-    if let Some(name) = &options.congestion_control {
-        let set = socket.set_tcp_congestion(name.as_bytes());
-        set.map_err(|error| io::Error::new(error.kind(), format!("congestion_control {name:?} is not to be had ({error}); write one of net.ipv4.tcp_available_congestion_control")))?;
-    }
-    if options.defer_accept {
-        sys::defer_accept(socket.as_fd(), DEFER)?;
-    }
-    if options.tcp_fastopen {
-        sys::fast_open(socket.as_fd(), FAST_OPEN)?;
-    }
+    reset_options(socket, &SocketOptions::default(), &listener.socket)?;
     if !socket.is_listener()? {
         socket.listen(BACKLOG)?;
     }
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(())
+}
+
+/// Sets what is different between two sets of options.
+fn reset_options(socket: &Socket, was: &SocketOptions, is: &SocketOptions) -> io::Result<()> {
+    if was.congestion_control != is.congestion_control {
+        let name = match &is.congestion_control {
+            Some(name) => name.clone(),
+            None => std::fs::read_to_string(USUAL_CONGESTION)?.trim().to_owned(),
+        };
+        let set = socket.set_tcp_congestion(name.as_bytes());
+        set.map_err(|error| io::Error::new(error.kind(), format!("congestion_control {name:?} is not to be had ({error}); write one of net.ipv4.tcp_available_congestion_control")))?;
+    }
+    if was.defer_accept != is.defer_accept {
+        sys::defer_accept(socket.as_fd(), if is.defer_accept { DEFER } else { 0 })?;
+    }
+    if was.tcp_fastopen != is.tcp_fastopen {
+        sys::fast_open(socket.as_fd(), if is.tcp_fastopen { FAST_OPEN } else { 0 })?;
+    }
+    Ok(())
 }
 
 /// Makes a bound UDP socket ready for a worker.
-fn receive(socket: Socket) -> io::Result<UdpSocket> {
+fn receive(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     // As much as there is to be had: with less it works too.
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
-    Ok(socket.into())
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn opened(config: &Config, workers: usize, passed: Vec<Passed>) -> Result<Sockets, BindError> {
-        open_with(config, workers, ToldBy::File, passed)
-    }
-
-    use crate::config;
-    use std::time::Duration;
-
-    /// A UDP listener on `bind`, and whatever else.
-    fn config(bind: &str, rest: &str) -> Config {
-        let text = format!(
-            "[[listener]]\nname = 'dns'\nbind = '{bind}'\nprotocol = 'udp'\npool = 'p'\n{rest}\n[[pool]]\nname = 'p'\n"
-        );
-        config::parse(&text, "test").unwrap()
-    }
-
-    fn passed(shared: bool) -> (Passed, SocketAddr) {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
-        socket.set_reuse_port(shared).unwrap();
-        socket.set_reuse_address(shared).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        (Passed { transport: Transport::Udp, socket }, address)
-    }
-
-    /// How many datagrams of 64 clients come to each socket.
-    fn spread(sockets: &[&UdpSocket], address: SocketAddr) -> Vec<usize> {
-        const CLIENTS: usize = 64;
-        for _ in 0..CLIENTS {
-            let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-            UdpSocket::bind(bind).unwrap().send_to(b"hello", address).unwrap();
-        }
-        let mut come = vec![0; sockets.len()];
-        let until = std::time::Instant::now() + Duration::from_secs(10);
-        while come.iter().sum::<usize>() < CLIENTS {
-            assert!(std::time::Instant::now() < until, "only {come:?} have come");
-            for (socket, come) in sockets.iter().zip(&mut come) {
-                *come += std::iter::from_fn(|| socket.recv(&mut [0; 16]).ok()).count();
-            }
-        }
-        come
-    }
-
-    fn of(sockets: &Sockets) -> Vec<&UdpSocket> {
-        sockets.udp_by_worker.iter().flatten().map(|(_, socket)| socket).collect()
-    }
-
-    #[test]
-    fn each_worker_has_a_udp_socket_and_the_kernel_spreads_clients() {
-        let sockets = opened(&config("127.0.0.1:0", ""), 3, Vec::new()).unwrap();
-        assert!(sockets.udp_by_worker.iter().all(|own| own.len() == 1 && own[0].0 == ListenerId(0)));
-        assert!(sockets.by_worker.iter().all(Vec::is_empty));
-        let [Bound { address, protocol: config::Protocol::Udp, .. }] = sockets.bound[..] else {
-            panic!("{:?}", sockets.bound)
-        };
-        let come = spread(&of(&sockets), address);
-        assert!(come.iter().all(|some| *some > 0), "{come:?}: one gets nothing");
-    }
-
-    #[test]
-    fn a_udp_address_that_somebody_has_is_not_shared() {
-        for shared in [false, true] {
-            let (theirs, address) = passed(shared);
-            for workers in [1, 2] {
-                let error = opened(&config(&address.to_string(), ""), workers, Vec::new()).err();
-                let told = error.map(|error| error.to_string()).unwrap_or_default();
-                let words = format!("listener dns: cannot listen on {address}: Address already in use");
-                assert!(told.starts_with(&words), "{told:?}, shared {shared}");
-            }
-            drop(theirs);
-        }
-    }
-
-    #[test]
-    fn a_tcp_listener_can_have_the_same_address() {
-        let twin = |bind: &str| format!("[[listener]]\nname = 'twin'\nbind = '{bind}'\nprotocol = 'tcp'\npool = 'p'");
-        // What is free over UDP may be taken over TCP, by whoever runs beside this.
-        let tries = std::iter::repeat_with(|| {
-            let (theirs, address) = passed(false);
-            drop(theirs);
-            let address = address.to_string();
-            Some((opened(&config(&address, &twin(&address)), 2, Vec::new()).ok()?, address))
-        });
-        let (sockets, address) = tries.take(100).flatten().next().expect("one of a hundred ports is free");
-        assert_eq!(sockets.bound[0].address, sockets.bound[1].address);
-        drop(sockets);
-        // Over UDP [::] takes IPv4 as well, whatever TCP binds.
-        let port = address.rsplit(':').next().unwrap();
-        let config = config(&format!("[::]:{port}"), &twin(&format!("127.0.0.1:{port}")));
-        let sockets = opened(&config, 1, Vec::new()).unwrap();
-        assert_eq!(spread(&of(&sockets), address.parse().unwrap()), [64]);
-    }
-
-    #[test]
-    fn a_udp_socket_passed_on_is_taken_and_the_other_workers_join_it() {
-        for (workers, shared) in [(1, false), (3, false), (3, true)] {
-            let (theirs, address) = passed(shared);
-            let early = UdpSocket::bind("127.0.0.1:0").unwrap();
-            early.send_to(b"early", address).unwrap();
-            let sockets = opened(&config(&address.to_string(), ""), workers, vec![theirs]).unwrap();
-            assert_eq!(sockets.bound[0].address, address);
-            let all = of(&sockets);
-            assert_eq!(all.len(), workers);
-            let mut first = [0; 16];
-            assert_eq!(all[0].recv(&mut first).unwrap(), 5, "what came before the start is still there");
-            let come = spread(&all, address);
-            assert!(come.iter().all(|some| *some > 0), "{come:?}: one gets nothing");
-        }
-    }
-
-    #[test]
-    fn what_is_passed_on_over_the_other_transport_is_not_taken() {
-        // The port is free over UDP only: another try where somebody has it over TCP.
-        let sockets = (0..20).find_map(|_| {
-            let (theirs, address) = passed(false);
-            let text = format!(
-                "listener = [{{ name = 't', bind = '{address}', protocol = 'tcp', pool = 'p' }}]\npool = [{{ name = 'p' }}]"
-            );
-            opened(&config::parse(&text, "test").unwrap(), 1, vec![theirs]).ok()
-        });
-        let sockets = sockets.unwrap();
-        assert_eq!((sockets.by_worker[0].len(), sockets.udp_by_worker[0].len()), (1, 0));
-    }
-}
+mod tests;

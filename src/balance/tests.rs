@@ -375,23 +375,27 @@ fn threads_keep_least_connections_exact() {
 fn an_estimate_jumps_up_at_once_and_comes_down_with_time() {
     let (ms, s) = (1e6, 1e9);
     let estimate = Estimate::default();
-    let unknown = estimate.expected(0);
+    let unknown = [0, 1].map(|active| estimate.expected(active, 0));
     estimate.sample(20.0 * ms, 1_000);
-    assert!((estimate.expected(1_000) / (20.0 * ms) - 1.0).abs() < 0.01, "the first one counts whole");
+    assert!((estimate.expected(0, 1_000) / (20.0 * ms) - 1.0).abs() < 0.01, "the first one counts whole");
     estimate.sample(3.0 * s, 2_000);
-    assert!((estimate.expected(2_000) / (3.0 * s) - 1.0).abs() < 0.01, "a slow one counts at once");
+    assert!((estimate.expected(0, 2_000) / (3.0 * s) - 1.0).abs() < 0.01, "a slow one counts at once");
     estimate.sample(20.0 * ms, 2_001);
-    assert!(estimate.expected(2_001) > 2.9 * s, "one good answer is no recovery");
-    assert!(estimate.expected(62_001) < 20.0 * ms, "a minute without an answer is: it is tried again");
+    assert!(estimate.expected(0, 2_001) > 2.9 * s, "one good answer is no recovery");
+    assert!(estimate.expected(0, 62_001) < 20.0 * ms, "a minute without an answer is: it is tried again");
     for at in 0..1_000 {
         estimate.sample(20.0 * ms, 2_001 + at * 60);
     }
-    assert!((estimate.expected(62_001) / (20.0 * ms) - 1.0).abs() < 0.5, "{}", estimate.expected(62_001));
-    assert!(unknown < 20.0 * ms, "one that nothing is known of is tried");
+    assert!((estimate.expected(0, 62_001) / (20.0 * ms) - 1.0).abs() < 0.5, "{}", estimate.expected(0, 62_001));
+    assert!(unknown[0] < 1_000.0, "one that nothing is known of is tried, however fast others are");
+    assert!(unknown[1] > 20.0 * ms, "but by one at a time");
     estimate.failure(1.0 * s, 62_001);
-    assert!(estimate.expected(62_001) > 0.99 * s, "a failure is never fast");
+    assert!(estimate.expected(0, 62_001) > 0.99 * s, "a failure is never fast");
     (0..100).for_each(|_| estimate.failure(0.1 * s, 62_001));
-    assert!((estimate.expected(62_001) / (2.0 * s) - 1.0).abs() < 0.01, "many are worse than one, but not without end");
+    assert!(
+        (estimate.expected(0, 62_001) / (2.0 * s) - 1.0).abs() < 0.01,
+        "many are worse than one, but not without end"
+    );
 }
 
 #[test]
@@ -399,9 +403,9 @@ fn an_estimate_outlives_the_turn_of_its_clock() {
     let estimate = Estimate::default();
     let late = u64::from(u32::MAX) - 10;
     estimate.sample(5e6, late);
-    assert!(estimate.expected(late + 20) > 4.9e6);
+    assert!(estimate.expected(0, late + 20) > 4.9e6);
     estimate.sample(4e6, late + 20);
-    assert!(estimate.expected(late + 20) > 3.9e6);
+    assert!(estimate.expected(0, late + 20) > 3.9e6);
 }
 
 /// Hashing pickers over some pools, built once: a table is work in a debug build, and what is to be shown of them lies in

@@ -37,6 +37,12 @@ impl Clock {
         Clock { start: Instant::now() }
     }
 
+    /// A clock that started so long ago, or now where that lies before all time: for one who goes on from what began earlier.
+    pub fn started(ago: Duration) -> Clock {
+        let now = Instant::now();
+        Clock { start: now.checked_sub(ago).unwrap_or(now) }
+    }
+
     /// The tick it is.
     pub fn now(&self) -> Tick {
         Tick(self.start.elapsed().as_millis() as u64)

@@ -3,16 +3,23 @@
 use std::path::Path;
 
 use super::args::CheckArgs;
+use crate::app::Account;
 use crate::base::exit::Exit;
 use crate::config::{self, Config, Serves};
 
 /// Loads the file and tells how it is.
 pub(super) fn run(args: &CheckArgs) -> Exit {
     match config::load(&args.config) {
-        Ok(config) => {
-            super::say(&summary(&args.config, &config));
-            Exit::Done
-        }
+        Ok(config) => match Account::of(&config.global) {
+            Ok(_) => {
+                super::say(&summary(&args.config, &config));
+                Exit::Done
+            }
+            Err(unknown) => {
+                eprintln!("{unknown}");
+                Exit::Config
+            }
+        },
         Err(errors) => refuse(&errors),
     }
 }

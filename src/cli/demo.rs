@@ -70,7 +70,7 @@ fn pool(name: &str, speaks: Speaks) -> io::Result<Pool> {
         let server = Server::bind(speaks, HOST, 0)?;
         let address = Address::Ip(server.address());
         server.start(Settings { id: id.clone(), delay: Duration::ZERO, faults: Faults::new(0.0) })?;
-        pool.backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
+        pool.backends.push(Backend::new(id, address));
     }
     Ok(pool)
 }

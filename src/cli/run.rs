@@ -34,7 +34,9 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         (None, None) => return super::usage(NOTHING_TO_DO),
     };
     let told_by = if args.config.is_some() { ToldBy::File } else { ToldBy::HostAndPort };
-    app::run(config, Options { debug: args.debug, told_by, stop: None, ready: Some(Box::new(announce)) })
+    let (debug, file) = (args.debug, args.config.clone());
+    let ready: app::Ready = Box::new(announce);
+    app::run(config, Options { debug, file, told_by, upgradable: true, stop: None, ready: Some(ready) })
 }
 
 /// One line for each address, on standard output: whoever asked for port 0 reads the true one here.
@@ -67,8 +69,7 @@ fn from_flags(args: &RunArgs, port: u16) -> Result<Config, String> {
         if backends.iter().any(|other| other.address.canonical() == address.canonical()) {
             return Err(format!("--backend {typed} is given twice; leave one out"));
         }
-        let id = typed.clone();
-        backends.push(Backend { id, address, weight: 1, max_connections: 0, backup: false, disabled: false });
+        backends.push(Backend::new(typed, address));
     }
     let serves = if protocol == config::Protocol::Http { Serves::Both } else { Serves::Traffic };
     let listener = Listener { binds: vec![bind], pool: Some(0), serves, ..Listener::new(NAME, protocol) };

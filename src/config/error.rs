@@ -535,7 +535,8 @@ pub struct Quoted(String);
 impl Quoted {
     const SHOWN: usize = 60;
 
-    pub(super) fn new(text: &str) -> Self {
+    /// `text` as it can be shown.
+    pub fn new(text: &str) -> Self {
         if text.chars().count() <= Self::SHOWN {
             return Quoted(format!("{text:?}"));
         }

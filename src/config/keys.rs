@@ -107,6 +107,10 @@ pub enum Takes {
     Pool,
     /// The path of a file.
     Path,
+    /// The name of a user of the system.
+    User,
+    /// The name of a group of the system.
+    Group,
     /// A TCP congestion control algorithm (tcp(7), `TCP_CONGESTION`).
     CongestionControl,
     /// Where to listen: an address or an array of them.
@@ -197,6 +201,8 @@ impl fmt::Display for Takes {
             Takes::Name => f.write_str("a name in quotes"),
             Takes::Pool => f.write_str("the name of a [[pool]] in quotes"),
             Takes::Path => f.write_str("a path in quotes"),
+            Takes::User => f.write_str("the name of a user in quotes"),
+            Takes::Group => f.write_str("the name of a group in quotes"),
             Takes::CongestionControl => f.write_str("an algorithm in quotes, such as \"cubic\""),
             Takes::Binds => f.write_str("an address such as \"0.0.0.0:8080\", or an array of them"),
             Takes::Bind => f.write_str("an address such as \"127.0.0.1:8081\""),
@@ -331,9 +337,9 @@ static GLOBAL: Section = Section {
         later("access_log_format"),
         key("max_connections", COUNT, "0"),
         key("shutdown_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"30s\""),
-        later("shutdown_delay"),
-        later("user"),
-        later("group"),
+        key("shutdown_delay", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
+        otherwise("user", Takes::User, "the one that starts it"),
+        otherwise("group", Takes::Group, "the group of user"),
         key("cpu_affinity", Takes::Boolean, "false"),
         key("spin", Takes::Duration(Duration::ZERO..=LONGEST_SPIN), "\"0us\""),
     ],
@@ -346,7 +352,7 @@ static ADMIN: Section = Section {
         key("allow", Takes::Networks, "[\"127.0.0.0/8\", \"::1/128\"]"),
         key("hosts", Takes::Hosts, "[]"),
         otherwise("token_file", Takes::Path, "no token is asked for"),
-        later("state_file"),
+        otherwise("state_file", Takes::Path, "a restart forgets what the API has changed"),
     ],
 };
 
@@ -427,7 +433,7 @@ static POOL: Section = Section {
         key("slow_start", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
         key("panic_threshold", Takes::Fraction(0.0..=1.0), "0.0"),
         key("tcp_on_down", Takes::OneOf { now: &["keep", "close"], later: &[] }, "\"keep\""),
-        later("drain_timeout"),
+        key("drain_timeout", Takes::Duration(Duration::ZERO..=LONGEST), "\"0s\""),
         key("udp_responses", COUNT, "0"),
         key("udp_requests", COUNT, "0"),
         key("udp_on_down", Takes::OneOf { now: &["reselect", "keep"], later: &[] }, "\"reselect\""),

@@ -41,7 +41,7 @@ use crate::base::secret::Secret;
 pub use address::{Address, AddressError};
 pub use duration::read as read_duration;
 pub use error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
-pub use health::{CheckKind, CircuitBreaker, HealthCheck, TcpOnDown};
+pub use health::{CheckKind, CheckUrl, CircuitBreaker, HealthCheck, TcpOnDown};
 pub use host::{HostError, HostMatch};
 pub use http::{Http, Route};
 pub use limits::{LimitAlgorithm, LimitKey, RateLimit};
@@ -135,6 +135,16 @@ pub struct Global {
     pub max_connections: u32,
     /// How long a drain may last.
     pub shutdown_timeout: Duration,
+    /// How long everything goes on before that while `/lb/health` says that we leave.
+    pub shutdown_delay: Duration,
+    /// The user to change to once everything is bound; `None` stays the one that started us.
+    pub user: Option<String>,
+    /// Where the file says so, for the error when there is none of that name.
+    pub user_at: Option<Spot>,
+    /// The group to change to; `None` means that of the user.
+    pub group: Option<String>,
+    /// Where the file says so.
+    pub group_at: Option<Spot>,
     /// Pin worker i to core i.
     pub cpu_affinity: bool,
     /// How long a worker polls before it blocks.
@@ -150,6 +160,11 @@ impl Default for Global {
             log_file_at: None,
             max_connections: 0,
             shutdown_timeout: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
+            user: None,
+            user_at: None,
+            group: None,
+            group_at: None,
             cpu_affinity: false,
             spin: Duration::ZERO,
         }
@@ -165,6 +180,10 @@ pub struct Admin {
     pub hosts: Vec<HostMatch>,
     /// What a request must carry.
     pub token: Option<Token>,
+    /// Where what it changes is kept over a restart; `None`: nowhere.
+    pub state_file: Option<PathBuf>,
+    /// Where the file says so, for the error when nothing can be kept there.
+    pub state_file_at: Option<Spot>,
 }
 
 /// The token of the admin API, and where it comes from.
@@ -180,7 +199,13 @@ impl Default for Admin {
     fn default() -> Self {
         let v4 = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
         let v6 = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128);
-        Admin { allow: vec![v4.into(), v6.into()], hosts: Vec::new(), token: None }
+        Admin {
+            allow: vec![v4.into(), v6.into()],
+            hosts: Vec::new(),
+            token: None,
+            state_file: None,
+            state_file_at: None,
+        }
     }
 }
 
@@ -384,6 +409,8 @@ pub struct Pool {
     pub panic_threshold: f64,
     /// What becomes of the open connections of a backend found down.
     pub tcp_on_down: TcpOnDown,
+    /// What is still open at a backend that leaves, or drains, is cut after this; zero means never.
+    pub drain_timeout: Duration,
     /// How it is found out which backends are up, besides by the connections that clients make.
     pub health_check: HealthCheck,
     /// When a backend that fails clients is left alone; `None` means never.
@@ -418,6 +445,7 @@ impl Pool {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             tcp_on_down: TcpOnDown::default(),
+            drain_timeout: Duration::ZERO,
             health_check: HealthCheck::default(),
             circuit_breaker: None,
             rate_limit: None,
@@ -441,4 +469,39 @@ pub struct Backend {
     pub backup: bool,
     /// Takes no new work.
     pub disabled: bool,
+    /// Takes no new sessions; those that are open, and those that belong to it, go on. Never of a file.
+    pub draining: bool,
+    /// On its way out: it takes nothing new, and is gone with its last connection or when drain_timeout is over. Never of a
+    /// file.
+    pub leaving: bool,
+    /// Where it is checked, in place of what its pool says. Never of a file.
+    pub check: Option<CheckUrl>,
+}
+
+impl Backend {
+    /// A backend with every default.
+    pub fn new(id: impl Into<String>, address: Address) -> Self {
+        Backend {
+            id: id.into(),
+            address,
+            weight: 1,
+            max_connections: 0,
+            backup: false,
+            disabled: false,
+            draining: false,
+            leaving: false,
+            check: None,
+        }
+    }
+
+    /// What is wrong with `id` as an id: it is a part of paths of the admin API, some of which are taken.
+    pub fn fault_of_id(id: &str) -> Option<&'static str> {
+        match id {
+            "" => Some("it is empty"),
+            "add" | "register" | "." | ".." => Some("that word has another meaning in the paths of the admin API"),
+            _ if id.contains('/') => Some("there is a \"/\" in it"),
+            _ if id.chars().any(char::is_control) => Some("there is a control character in it"),
+            _ => None,
+        }
+    }
 }

@@ -88,6 +88,7 @@ pub(super) fn read(r: &mut Reader<'_>, top: &Open<'_>) -> Draft {
 fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
     let usual = Global::default();
     let log_file = r.text(t, "log_file");
+    let (user, group) = (r.text(t, "user"), r.text(t, "group"));
     Global {
         workers: r.integer(t, "workers").unwrap_or(usual.workers),
         log_level: r.choice(t, "log_level").and_then(|word| word.parse().ok()).unwrap_or(usual.log_level),
@@ -95,6 +96,11 @@ fn global(r: &mut Reader<'_>, t: &Open<'_>) -> Global {
         log_file: log_file.map(|path| path.value.into()),
         max_connections: r.integer(t, "max_connections").unwrap_or(usual.max_connections),
         shutdown_timeout: r.duration(t, "shutdown_timeout").unwrap_or(usual.shutdown_timeout),
+        shutdown_delay: r.duration(t, "shutdown_delay").unwrap_or(usual.shutdown_delay),
+        user_at: user.as_ref().map(|name| r.spot(name.at, name.place.clone())),
+        user: user.map(|name| name.value),
+        group_at: group.as_ref().map(|name| r.spot(name.at, name.place.clone())),
+        group: group.map(|name| name.value),
         cpu_affinity: r.boolean(t, "cpu_affinity").unwrap_or(usual.cpu_affinity),
         spin: r.duration(t, "spin").unwrap_or(usual.spin),
     }
@@ -107,6 +113,9 @@ fn admin(r: &mut Reader<'_>, t: &Open<'_>) -> (Admin, Option<Noted<Address>>) {
     }
     admin.hosts = r.hosts(t, "hosts");
     admin.token = r.secret(t, "token_file").map(|(file, secret)| Token { secret, file: file.value.into() });
+    let state_file = r.text(t, "state_file");
+    admin.state_file_at = state_file.as_ref().map(|path| r.spot(path.at, path.place.clone()));
+    admin.state_file = state_file.map(|path| path.value.into());
     (admin, r.bind(t, "listen"))
 }
 
@@ -226,6 +235,7 @@ fn pool(r: &mut Reader<'_>, t: &Open<'_>) -> PoolDraft {
         Some("close") => pool.tcp_on_down = TcpOnDown::Close,
         Some(other) => unreachable!("{other} is in the table of keys, but not read"),
     }
+    pool.drain_timeout = r.duration(t, "drain_timeout").unwrap_or(pool.drain_timeout);
     let mut checked = Checked::Unsaid;
     if let Some(check) = r.table(t, "health_check") {
         let told;
@@ -295,14 +305,14 @@ fn backend(r: &mut Reader<'_>, t: &Open<'_>) -> (Backend, BackendDraft) {
         let address = address.as_ref()?;
         Some(Noted { value: typed?, at: address.at, place: address.place.clone() })
     });
+    // Any other address does where none could be read: then there is an error, and no Config.
+    let place = address.as_ref().map_or(Address::Name { host: String::new(), port: 0 }, |a| a.value.clone());
     let backend = Backend {
-        id: id.as_ref().map(|id| id.value.clone()).unwrap_or_default(),
-        // Any other address does where none could be read: then there is an error, and no Config.
-        address: address.as_ref().map_or(Address::Name { host: String::new(), port: 0 }, |a| a.value.clone()),
         weight: r.integer(t, "weight").unwrap_or(1),
         max_connections: r.integer(t, "max_connections").unwrap_or(0),
         backup: r.boolean(t, "backup").unwrap_or(false),
         disabled: r.boolean(t, "disabled").unwrap_or(false),
+        ..Backend::new(id.as_ref().map(|id| id.value.clone()).unwrap_or_default(), place)
     };
     (backend, BackendDraft { address, id, named })
 }

@@ -159,6 +159,7 @@ fn the_least_takes_every_default() {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             tcp_on_down: TcpOnDown::Keep,
+            drain_timeout: Duration::ZERO,
             health_check: HealthCheck {
                 kind: CheckKind::Tcp { send: Vec::new(), expect: Vec::new() },
                 interval: Duration::from_secs(2),
@@ -169,14 +170,7 @@ fn the_least_takes_every_default() {
             },
             circuit_breaker: None,
             rate_limit: None,
-            backends: vec![Backend {
-                id: "127.0.0.1:8001".to_owned(),
-                address,
-                weight: 1,
-                max_connections: 0,
-                backup: false,
-                disabled: false,
-            }],
+            backends: vec![Backend::new("127.0.0.1:8001", address)],
         }],
     };
     assert_eq!(config, expected);
@@ -379,6 +373,9 @@ log_level = 'trace'
 log_file = '/var/log/l4lb.log'
 max_connections = 1000
 shutdown_timeout = '0s'
+shutdown_delay = '1500ms'
+user = 'www'
+group = 'web'
 cpu_affinity = true
 spin = '50us'
 [[listener]]
@@ -417,6 +414,11 @@ backend = [
         log_file_at: Some(Spot { file: "t".into(), line: 6, column: 12, key: "global.log_file".to_owned() }),
         max_connections: 1000,
         shutdown_timeout: Duration::ZERO,
+        shutdown_delay: Duration::from_millis(1500),
+        user: Some("www".to_owned()),
+        user_at: Some(Spot { file: "t".into(), line: 10, column: 8, key: "global.user".to_owned() }),
+        group: Some("web".to_owned()),
+        group_at: Some(Spot { file: "t".into(), line: 11, column: 9, key: "global.group".to_owned() }),
         cpu_affinity: true,
         spin: Duration::from_micros(50),
     };
@@ -441,21 +443,13 @@ backend = [
         health_check: HealthCheck::none(),
         backends: vec![
             Backend {
-                id: "one".to_owned(),
-                address: Address::Name { host: "db.example".to_owned(), port: 5432 },
                 weight: 256,
                 max_connections: 7,
                 backup: true,
                 disabled: true,
+                ..Backend::new("one", Address::Name { host: "db.example".to_owned(), port: 5432 })
             },
-            Backend {
-                id: "[::1]:5432".to_owned(),
-                address: "[::1]:5432".parse().expect("an address"),
-                weight: 0,
-                max_connections: 0,
-                backup: false,
-                disabled: false,
-            },
+            Backend { weight: 0, ..Backend::new("[::1]:5432", "[::1]:5432".parse().expect("an address")) },
         ],
         ..Pool::new("")
     };

@@ -5,11 +5,14 @@
 
 use crate::base::ids::{SessionId, WorkerId};
 use crate::base::time::Clock;
+use crate::config::Config;
+use crate::control::overlay::Overlay;
 use crate::control::render;
 use crate::link::plain::PlainStream;
 use crate::shared::admin::{Answer, Question};
 use crate::shared::hub::Hub;
 use crate::shared::mail::{WorkerMail, WorkerPost};
+use crate::shared::order::Tags;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io;
 use std::sync::Arc;
@@ -23,6 +26,19 @@ pub(super) struct Due {
     pub(super) worker: WorkerId,
     pub(super) session: SessionId,
     pub(super) question: Question,
+    /// What its client knows already.
+    pub(super) unless: Option<Tags>,
+    pub(super) about: About,
+}
+
+/// What the configuration in force is made of.
+#[derive(Clone)]
+pub(super) struct About {
+    pub(super) config: Arc<Config>,
+    pub(super) overlay: Arc<Overlay>,
+    pub(super) edition: u64,
+    /// Why what was kept could not be read at the start.
+    pub(super) problem: Option<String>,
 }
 
 /// The thread; it ends when this is dropped.
@@ -75,16 +91,21 @@ fn run(hub: &Hub, posts: &[WorkerPost<PlainStream>], clock: Clock, questions: &R
     for first in questions {
         // What many ask at once is rendered once, and held once: an answer may be long, and its readers slow.
         let batch: Vec<Due> = std::iter::once(first).chain(questions.try_iter().take(BOX)).collect();
-        let (snapshot, now) = (hub.current(), clock.now());
-        let mut said: Vec<(Question, Answer)> = Vec::new();
-        for Due { worker, session, question } in batch {
-            let answer = match said.iter().find(|(asked, _)| *asked == question) {
-                Some((_, answer)) => answer.clone(),
+        let (snapshot, now, departs) = (hub.current(), clock.now(), hub.departs());
+        let mut said: Vec<(Question, u64, Answer)> = Vec::new();
+        for Due { worker, session, question, unless, about } in batch {
+            let edition = about.edition;
+            let answer = match said.iter().find(|(asked, of, _)| *asked == question && *of == edition) {
+                Some((_, _, answer)) => answer.clone(),
                 None => {
-                    let answer = render::answer(&question, &snapshot, now);
-                    said.push((question, answer.clone()));
+                    let answer = render::answer(&question, &snapshot, &about, now, departs);
+                    said.push((question, edition, answer.clone()));
                     answer
                 }
+            };
+            let answer = match (answer.generation, unless) {
+                (Some(generation), Some(tags)) if tags.name_weakly(generation) => Answer::unchanged(generation),
+                _ => answer,
             };
             let post = posts.get(usize::from(worker.0));
             if !post.is_some_and(|post| post.order(WorkerMail::Answer { session, answer })) {
@@ -102,7 +123,11 @@ mod tests {
     use mio::{Poll, Token, Waker};
 
     fn due(question: Question, session: u32) -> Due {
-        Due { worker: WorkerId(0), session: SessionId::new(session, 1), question }
+        let file =
+            "pool = [{ name = 'p' }]\nlistener = [{ name = 'l', bind = '127.0.0.1:0', protocol = 'tcp', pool = 'p' }]";
+        let config = Arc::new(crate::config::parse(file, "test").unwrap());
+        let about = About { config, overlay: Arc::default(), edition: 7, problem: None };
+        Due { worker: WorkerId(0), session: SessionId::new(session, 1), question, unless: None, about }
     }
 
     /// The statuses that a worker is told, by session.
@@ -132,8 +157,14 @@ mod tests {
     fn what_is_asked_at_once_is_rendered_once() {
         let poll = Poll::new().unwrap();
         let (post, mailbox) = WorkerPost::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let snapshot =
-            Snapshot { generation: 7, admin: Arc::default(), listeners: Vec::new(), pools: Vec::new(), closes: false };
+        let snapshot = Snapshot {
+            generation: 3,
+            edition: 7,
+            admin: Arc::default(),
+            listeners: Vec::new(),
+            pools: Vec::new(),
+            cuts: 0,
+        };
         let hub = Hub::new(Arc::new(snapshot), 1);
         let (sender, questions) = bounded(BOX);
         for session in 0..4 {

@@ -6,10 +6,13 @@ use crate::guard::BreakerRules;
 use crate::probe::{Check, Rules};
 use crate::shared::checks::CheckPlan;
 use crate::shared::snapshot::HashKey;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// How `backend` of `pool` is checked; `None`: not at all.
 pub(super) fn plan_of(pool: &config::Pool, backend: &config::Backend) -> Option<CheckPlan> {
-    let config = &pool.health_check;
+    let own = backend.check.as_ref().map(|url| url.over(&pool.health_check));
+    let config = own.as_ref().unwrap_or(&pool.health_check);
     let check = match &config.kind {
         CheckKind::None => return None,
         CheckKind::Tcp { send, expect } => Check::Tcp { send: send.clone(), expect: expect.clone() },
@@ -22,6 +25,14 @@ pub(super) fn plan_of(pool: &config::Pool, backend: &config::Backend) -> Option<
     };
     let config::HealthCheck { rise, fall, interval, initially_up, timeout, .. } = *config;
     Some(CheckPlan { check, rules: Rules { rise, fall, interval, initially_up }, timeout })
+}
+
+/// Where `backend`, which is to be found at `addresses`, is checked.
+pub(super) fn checked_at(backend: &config::Backend, addresses: &Arc<[SocketAddr]>) -> Arc<[SocketAddr]> {
+    match &backend.check {
+        Some(url) => addresses.iter().map(|address| SocketAddr::new(address.ip(), url.port)).collect(),
+        None => addresses.clone(),
+    }
 }
 
 /// As a client would write it into Host: without the port where that is HTTP's own.

@@ -4,12 +4,13 @@
 //! system chose, and addresses that the machine has got since.
 
 use crate::base::machine::arrives;
-use crate::config::{Config, Transport};
+use crate::config::{Address, Transport};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Where we listen, on which machine.
+#[derive(Debug)]
 pub(super) struct Loops {
     listening: Vec<(Transport, SocketAddr)>,
     machine: fn() -> Vec<IpAddr>,
@@ -21,17 +22,24 @@ pub(super) struct Loops {
     told: BTreeSet<(Arc<str>, Arc<str>, SocketAddr)>,
 }
 
-impl Loops {
+impl Default for Loops {
     /// Nothing is an own listener yet.
-    pub(super) fn new(config: &Config) -> Loops {
-        let mut carried = vec![Vec::new(); config.pools.len()];
-        for listener in &config.listeners {
-            for pool in listener.pool.into_iter().chain(listener.routes.iter().map(|route| route.pool)) {
-                carried[pool].push(listener.protocol.transport());
-            }
-        }
-        let (listening, own, found, told) = Default::default();
+    fn default() -> Loops {
+        let (listening, own, carried, found, told) = Default::default();
         Loops { listening, machine: Vec::new, own, carried, found, told }
+    }
+}
+
+impl Loops {
+    /// From now on this is what traffic comes to each pool by.
+    pub(super) fn carry(&mut self, carried: Vec<Vec<Transport>>) {
+        self.carried = carried;
+    }
+
+    /// From now on what arrives at `listening` is a loop.
+    pub(super) fn bind(&mut self, listening: Vec<(Transport, SocketAddr)>) {
+        self.listening = listening;
+        self.look();
     }
 
     /// From now on what arrives at `listening` is a loop; `machine` tells the addresses of this one.
@@ -74,6 +82,19 @@ impl Loops {
         })
     }
 
+    /// Which listener takes what pool `pool` sends to `address`; a pool that nobody uses yet may be used over either transport.
+    pub(super) fn leads_back(&self, pool: usize, address: &Address) -> Option<SocketAddr> {
+        let carried = self.carried.get(pool).map_or(&[][..], Vec::as_slice);
+        let binds = || {
+            self.listening
+                .iter()
+                .filter(|(by, bind)| (carried.is_empty() || carried.contains(by)) && bind.port() == address.port())
+        };
+        let only_v6 = binds().any(|(_, bind)| bind.is_ipv4());
+        let takes = |bind: &SocketAddr| address.reaches(&Address::Ip(*bind), only_v6, &self.own);
+        binds().map(|(_, bind)| *bind).find(takes)
+    }
+
     /// The snapshot is built: tells what was found in it and not in the one before.
     pub(super) fn tell(&mut self) {
         let found = std::mem::take(&mut self.found);
@@ -109,13 +130,25 @@ mod tests {
         pool = 'both'
     ";
 
+    fn loops() -> Loops {
+        let config = config::parse(FILE, "test").unwrap();
+        let pools = |at: usize| config.listeners.iter().filter(move |l| leads(l, at)).map(|l| l.protocol.transport());
+        let mut loops = Loops::default();
+        loops.carry((0..config.pools.len()).map(|at| pools(at).collect()).collect());
+        loops
+    }
+
+    fn leads(listener: &config::Listener, pool: usize) -> bool {
+        listener.pool == Some(pool) || listener.routes.iter().any(|route| route.pool == pool)
+    }
+
     fn machine() -> Vec<IpAddr> {
         ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec()
     }
 
     #[test]
     fn only_what_leads_back_over_the_same_transport_is_left_out() {
-        let mut loops = Loops::new(&config::parse(FILE, "test").unwrap());
+        let mut loops = loops();
         let bound = [(Transport::Tcp, "0.0.0.0:80"), (Transport::Udp, "[::]:53"), (Transport::Udp, "127.0.0.1:54")];
         let bound = bound.map(|(by, at)| (by, at.parse().unwrap())).to_vec();
         let (streams, packets, both, idle) = (0, 1, 2, 3);
@@ -150,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_found_is_told_once() {
-        let mut loops = Loops::new(&config::parse(FILE, "test").unwrap());
+        let mut loops = loops();
         loops.listen(vec![(Transport::Tcp, "0.0.0.0:80".parse().unwrap())], machine);
         let mut round = |address: &str| {
             let before = loops.told.clone();
@@ -165,7 +198,7 @@ mod tests {
 
     #[test]
     fn addresses_that_come_and_go_are_noticed() {
-        let mut loops = Loops::new(&config::parse(FILE, "test").unwrap());
+        let mut loops = loops();
         assert!(!loops.look(), "nothing listens, so none matter");
         loops.listen(vec![(Transport::Tcp, "0.0.0.0:80".parse().unwrap())], machine);
         assert!(!loops.look(), "they are as before");

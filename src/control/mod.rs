@@ -4,19 +4,36 @@
 
 mod answers;
 mod checks;
+mod desk;
+mod diff;
+mod expiry;
+mod inforce;
+mod known;
 mod limits;
 mod loops;
+mod overlay;
 mod plan;
 mod render;
+mod verdicts;
+mod writes;
 
+pub use desk::{Keep, Keeping, Sources};
+pub use overlay::{Dropped, Overlay, Why};
 pub use plan::Plan;
+pub use verdicts::Verdicts;
 
+use crate::base::ids::ListenerId;
 use crate::base::time::{Clock, Tick};
-use crate::control::answers::{Answers, Due};
+use crate::config::{Config, Global};
+use crate::control::answers::{About, Answers, Due};
+use crate::control::desk::{Desk, Reloaded, To};
+use crate::control::writes::World;
 use crate::link::plain::PlainStream;
+use crate::shared::changes::Changes;
 use crate::shared::checks::Target;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerPost};
+use crate::shared::mail::{Adopt, ControlMail, HostPort, Listen, Moves, Reload, Reply, WorkerMail, WorkerPost};
+use crate::shared::order::{self, Order};
 use crate::shared::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -30,8 +47,22 @@ const SOON: Duration = Duration::from_millis(1);
 /// A worker that has been in one turn for this long is stalled, in milliseconds.
 const STALL: u64 = 1_000;
 
-/// Takes the list of all that is to be checked from now on.
-pub type CheckOrders = Box<dyn Fn(Vec<Target>) + Send>;
+/// Backends that an idle connection may be left to, told to a worker at once.
+const FORGET: usize = 1_024;
+/// How often control looks whether those that leave are gone.
+const DRAINS: Duration = Duration::from_millis(50);
+
+/// What others do for control. None of it waits for anything.
+pub struct Orders {
+    /// From now on these are checked, and no others.
+    pub check: Box<dyn Fn(Vec<Target>) + Send>,
+    /// Reads the configuration again, and mails what comes of it.
+    pub reload: Box<dyn Fn(Reload) + Send>,
+    /// From now on these names are resolved, and no others.
+    pub names: Box<dyn Fn(Vec<HostPort>) + Send>,
+    /// What is said of the whole process holds from now on, as far as it can while it runs.
+    pub global: Box<dyn Fn(&Global) + Send>,
+}
 
 /// What mail does to the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +74,16 @@ enum Change {
     Backends,
 }
 
+/// A reload that is on its way to the workers.
+struct Pending {
+    /// The first generation that has it.
+    generation: u64,
+    /// Shared by all orders that are a part of it.
+    orders: Arc<()>,
+    reply: Reply,
+    changes: Changes,
+}
+
 /// The control thread.
 pub struct Control {
     plan: Plan,
@@ -50,12 +91,17 @@ pub struct Control {
     posts: Vec<WorkerPost<PlainStream>>,
     clock: Clock,
     mailbox: Receiver<ControlMail>,
-    /// Orders what is to be checked.
-    check: CheckOrders,
+    orders: Orders,
     /// What was in force, with the generation that must be seen by all before it is freed.
     old: VecDeque<(u64, Arc<Snapshot>)>,
+    /// For each worker, other listening sockets, to be told behind the next snapshot.
+    listen: Vec<Vec<Listen<ListenerId>>>,
+    /// Who is to be told of what, when all workers go by a generation.
+    pending: Vec<Pending>,
     /// The turn of a worker that was reported as stalled.
     reported: Option<Tick>,
+    /// What the admin API changes, and who waits for that.
+    desk: Desk,
     /// Renders what is asked; `None` where its thread could not be started.
     answers: Option<Answers>,
 }
@@ -68,19 +114,32 @@ impl Control {
         posts: Vec<WorkerPost<PlainStream>>,
         clock: Clock,
         mailbox: Receiver<ControlMail>,
-        check: CheckOrders,
+        orders: Orders,
     ) -> Control {
         let answers = Answers::start(hub.clone(), posts.clone(), clock);
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
-        Control { plan, hub, posts, clock, mailbox, check, old: VecDeque::new(), reported: None, answers }
+        let (old, listen, pending) = (VecDeque::new(), Vec::new(), Vec::new());
+        let desk = Desk::new(Sources::new(plan.config().clone()), plan.edition(), clock.now());
+        Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported: None, desk, answers }
+    }
+
+    /// The same where the configuration of the plan is made of `sources`.
+    pub fn over(self, sources: Sources) -> Control {
+        let desk = Desk::new(sources, self.plan.edition(), self.clock.now());
+        Control { desk, ..self }
     }
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
-        (self.check)(self.plan.targets(&self.hub.current()));
+        (self.orders.check)(self.plan.targets(&self.hub.current()));
         loop {
-            let wait = if self.old.is_empty() { LOOK } else { SOON };
-            match self.mailbox.recv_timeout(wait) {
+            let wait = match (self.old.is_empty() && self.pending.is_empty(), self.plan.drains()) {
+                (false, _) => SOON,
+                (true, true) => DRAINS,
+                (true, false) => LOOK,
+            };
+            let due = self.desk.next().map(|due| due.since(self.clock.now()).max(SOON));
+            match self.mailbox.recv_timeout(wait.min(due.unwrap_or(LOOK))) {
                 Ok(mail) => {
                     let mut changed = self.take(mail);
                     // What has piled up becomes one snapshot.
@@ -96,35 +155,150 @@ impl Control {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            if self.desk.expire(self.clock.now()) {
+                self.publish(Change::Backends);
+            }
             self.free();
+            self.settle();
+            self.answer();
             self.watch();
         }
     }
 
     /// What it changes; `None` to stop.
     fn take(&mut self, mail: ControlMail) -> Option<Change> {
+        self.plan.at(self.clock.now());
         match mail {
-            ControlMail::Resolved { host, port, addresses } => match self.plan.resolved(host, port, addresses) {
-                true => Some(Change::Backends),
-                false => Some(Change::Nothing),
-            },
+            ControlMail::Resolved { host, port, addresses } => {
+                self.desk.resolved(&host, port);
+                match self.plan.resolved(host, port, addresses) {
+                    true => Some(Change::Backends),
+                    false => Some(Change::Nothing),
+                }
+            }
             ControlMail::Health => Some(Change::Health),
-            ControlMail::Ask { worker, session, question } => {
-                let due = Due { worker, session, question };
+            ControlMail::Order { worker, session, order } => Some(self.order(To { worker, session }, &order)),
+            ControlMail::Ask { worker, session, question, unless } => {
+                let state = self.desk.state();
+                let (config, overlay, edition) = (state.config.clone(), state.overlay.clone(), state.edition);
+                let about = About { config, overlay, edition, problem: self.desk.problem().map(str::to_owned) };
+                let due = Due { worker, session, question, unless, about };
                 match &self.answers {
                     Some(answers) => answers.ask(due),
                     None => answers::refuse(&self.posts, &due),
                 }
                 Some(Change::Nothing)
             }
+            ControlMail::Reload(reload) => {
+                (self.orders.reload)(reload);
+                Some(Change::Nothing)
+            }
+            ControlMail::Adopt(adopt) => Some(self.reload(*adopt)),
+            ControlMail::Halt { tell } => {
+                // What was ordered before is answered as made, so it must not be left behind.
+                self.publish(Change::Backends);
+                let _ = tell.send(self.desk.halt());
+                Some(Change::Nothing)
+            }
+            ControlMail::Resume => {
+                self.desk.resume();
+                Some(Change::Nothing)
+            }
             ControlMail::Stop => None,
         }
     }
 
+    /// A write of the admin API.
+    fn order(&mut self, to: To, order: &Order) -> Change {
+        if let order::Change::Reload { discard } = order.change
+            && self.desk.may(order)
+        {
+            let (dry_run, post) = (order.dry_run, self.posts.get(usize::from(to.worker.0)).cloned());
+            let edition = self.desk.edition();
+            let reply = Reply::to(move |adopted| {
+                let (session, answer) = (to.session, desk::reload_answer(dry_run, &edition, adopted));
+                // A worker without room, or none: the session tells its client that there was no answer.
+                let _ = post.map(|post| post.offer(WorkerMail::Answer { session, answer }));
+            });
+            (self.orders.reload)(Reload { dry_run, discard, reply });
+            return Change::Nothing;
+        }
+        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.trial().config.clone());
+        let world = World {
+            own: &|pool, address| plan.own_listener(pool, address),
+            listener: &|id| plan.listener_ids().iter().position(|known| *known == id),
+            leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
+        };
+        match self.desk.take(to, order, &world, |address| plan.resolves(address), self.clock.now()) {
+            true => Change::Backends,
+            false => Change::Nothing,
+        }
+    }
+
+    /// The file was read again.
+    fn reload(&mut self, adopt: Adopt) -> Change {
+        let Adopt { config, resolved, moves, reload } = adopt;
+        let Reload { dry_run, discard, reply } = reload;
+        if dry_run {
+            let (config, dropped) = self.desk.reloaded(&config, discard);
+            let mut changes = Changes { dropped, ..self.plan.compare(&config) };
+            changes.at_restart.extend(moves.at_restart);
+            reply.tell(Ok(changes));
+            return Change::Nothing;
+        }
+        for ((host, port), addresses) in resolved {
+            self.plan.resolved(host, port, addresses);
+        }
+        let Reloaded { config, dropped, problem } = self.desk.reload(&config, discard, self.clock.now());
+        let (changes, orders) = self.adopt(config, Some(moves));
+        // Whoever read the file had its names resolved alone.
+        (self.orders.names)(self.plan.names());
+        let (generation, changes) = (self.plan.next_generation(), Changes { dropped, ..changes });
+        let reply = match problem {
+            None => reply,
+            Some(problem) => {
+                reply.tell(Err(vec![problem]));
+                Reply::default()
+            }
+        };
+        self.pending.push(Pending { generation, orders, reply, changes });
+        Change::Backends
+    }
+
+    /// Puts `config` in force with the next snapshot: for every change of the configuration while it runs. What has changed,
+    /// and what all orders to the workers share that are a part of it.
+    fn adopt(&mut self, config: Config, moves: Option<Moves>) -> (Changes, Arc<()>) {
+        let names = self.plan.names();
+        let (mut changes, orders) = (self.plan.adopt(config), Arc::new(()));
+        self.plan.number(self.desk.state().edition);
+        if let Some(moves) = moves {
+            changes.at_restart.extend(moves.at_restart);
+            self.plan.binds(moves.bound);
+            let ids = self.plan.listener_ids();
+            let number = |listen: Listen<usize>| Listen { done: orders.clone(), ..listen.with(|at| ids[at]) };
+            self.listen.push(moves.orders.into_iter().map(number).collect());
+        }
+        if self.plan.names() != names {
+            (self.orders.names)(self.plan.names());
+        }
+        (self.orders.global)(&self.plan.config().global);
+        (changes, orders)
+    }
+
+    /// Answers those whose change is seen by all.
+    fn answer(&mut self) {
+        self.desk.published(self.hub.current().generation);
+        self.desk.answer(&self.hub, &self.posts, self.clock.now());
+    }
+
     fn publish(&mut self, change: Change) {
+        if let Ok(Some(config)) = self.desk.commit(self.clock.now()) {
+            let (changes, _) = self.adopt(config, None);
+            log::info!("the admin API: {changes}");
+        }
         let next = self.plan.build();
         if change == Change::Backends {
-            (self.check)(self.plan.targets(&next));
+            (self.orders.check)(self.plan.targets(&next));
         }
         let generation = next.generation;
         let last = self.hub.publish(next);
@@ -132,11 +306,43 @@ impl Control {
         for post in &self.posts {
             post.wake();
         }
+        for orders in std::mem::take(&mut self.listen) {
+            for (post, listen) in self.posts.iter().zip(orders).filter(|(_, listen)| !listen.is_empty()) {
+                if !post.order(WorkerMail::Listen(listen)) {
+                    log::error!("a worker takes no orders; its listening sockets are as they were");
+                }
+            }
+        }
+        for slots in self.plan.take_left().chunks(FORGET).map(Arc::<[_]>::from) {
+            for post in &self.posts {
+                // A worker that has no room keeps them until they are idle for too long.
+                let _ = post.offer(WorkerMail::Forget(slots.clone()));
+            }
+        }
     }
 
     fn free(&mut self) {
         while self.old.front().is_some_and(|(generation, _)| self.hub.all_seen(*generation)) {
             self.old.pop_front();
+        }
+        let is_done =
+            |pending: &mut Pending| self.hub.all_seen(pending.generation) && Arc::strong_count(&pending.orders) == 1;
+        for Pending { reply, changes, .. } in self.pending.extract_if(.., is_done) {
+            log::info!("reloaded: {changes}");
+            reply.tell(Ok(changes));
+        }
+    }
+
+    /// Looks after backends that leave.
+    fn settle(&mut self) {
+        if !self.plan.drains() {
+            return;
+        }
+        self.plan.at(self.clock.now());
+        let generation = self.hub.current().generation;
+        let seen = if self.hub.all_seen(generation) { generation } else { 0 };
+        if self.plan.settle(seen) {
+            self.publish(Change::Backends);
         }
     }
 

@@ -1,116 +1,66 @@
 //! From a configuration, and what is known of the world, to a snapshot.
 
-use crate::balance::{self, Picker, Place};
-use crate::base::ids::{BackendSlot, PoolId};
+use crate::balance::Place;
+use crate::base::ids::{BackendSlot, ListenerId, PoolId};
 use crate::base::net::{Network, Networks};
+use crate::base::time::Tick;
 use crate::config::{self, Address, CheckKind, Config, Transport};
 use crate::control::checks::{self, algorithm_of, breaker_of, hash_key_of};
-use crate::control::limits::Limited;
+use crate::control::diff;
+use crate::control::known::{Known, KnownPool};
 use crate::control::loops::Loops;
-use crate::guard::{Budget, Cap, PerClient, Seldom};
 use crate::probe::Health;
 use crate::route::{HeaderMatch, Route, Router};
 use crate::shared::admin::Rules;
-use crate::shared::backend::BackendState;
+use crate::shared::changes::Changes;
 use crate::shared::checks::{CheckPlan, Target};
-use crate::shared::choose::{Crowds, Turns};
 use crate::shared::queue::{Queue, Wakers};
-use crate::shared::snapshot::{Backend, Http, Listener, Pool, Protocol, Snapshot, Udp};
-use crate::stats::Tallies;
+use crate::shared::snapshot::{Backend, Http, Listener, Places, Pool, Protocol, Snapshot, Udp};
 use crate::wire::proxy;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// What the next snapshot will be built from. Outlives every snapshot, and with it the live state of backends.
 pub struct Plan {
     config: Config,
     admin: Arc<Rules>,
     generation: u64,
+    edition: u64,
+    now: Tick,
     /// What names resolve to; one that is missing does not, or not yet.
     names: HashMap<(String, u16), Arc<[SocketAddr]>>,
-    /// Live states, by pool and address as configured.
-    states: HashMap<(Arc<str>, Address), Arc<BackendState>>,
-    pools: HashMap<Arc<str>, Known>,
-    /// By listener.
-    limits: Vec<Limits>,
+    known: Known,
     loops: Loops,
     workers: usize,
     wakers: Wakers,
-}
-
-/// What outlives snapshots of a listener.
-struct Limits {
-    connections: Arc<Cap>,
-    per_client: Option<Arc<PerClient>>,
-    warnings: Arc<Seldom>,
-    tallies: Arc<Tallies>,
-    rate: Limited,
-}
-
-/// What outlives snapshots of a pool.
-#[derive(Clone)]
-struct Known {
-    turns: Arc<Turns>,
-    crowds: Arc<Crowds>,
-    budget: Arc<Budget>,
-    tallies: Arc<Tallies>,
-    rate: Limited,
-    queue: OnceLock<Arc<Queue>>,
-    /// Pickers, primaries and backups, and what they were built from: tables of hashes are work, and most changes leave
-    /// them as they are.
-    pickers: [Option<Built>; 2],
-}
-
-/// A picker and what it was built from.
-#[derive(Clone)]
-struct Built {
-    algorithm: balance::Algorithm,
-    places: Vec<Place>,
-    picker: Arc<Picker>,
-}
-
-impl Known {
-    fn new(workers: usize) -> Known {
-        Known {
-            turns: Arc::default(),
-            crowds: Arc::default(),
-            budget: Arc::default(),
-            tallies: Tallies::shared(workers),
-            rate: Limited::new(workers),
-            queue: OnceLock::new(),
-            pickers: [None, None],
-        }
-    }
-
-    fn picker(&mut self, tier: usize, algorithm: balance::Algorithm, places: Vec<Place>) -> Arc<Picker> {
-        if let Some(built) = &self.pickers[tier]
-            && built.algorithm == algorithm
-            && built.places == places
-        {
-            return built.picker.clone();
-        }
-        let picker = Arc::new(Picker::build(algorithm, &places));
-        self.pickers[tier] = Some(Built { algorithm, places, picker: picker.clone() });
-        picker
-    }
+    /// See [`Snapshot::cuts`], and the backends that it was counted for.
+    cuts: u64,
+    cut: HashSet<BackendSlot>,
 }
 
 impl Plan {
     /// A plan by `config` for so many workers, with no name resolved.
     pub fn new(config: Config, workers: usize) -> Plan {
-        let limits = config.listeners.iter().map(|listener| Limits {
-            connections: Cap::new(listener.max_connections),
-            per_client: (listener.max_per_client > 0).then(|| PerClient::new(listener.max_per_client)),
-            warnings: Arc::default(),
-            tallies: Tallies::shared(workers),
-            rate: Limited::new(workers),
-        });
-        let limits = limits.collect();
         let admin = Arc::new(rules(&config.admin));
-        let (names, states, pools, loops) = (HashMap::new(), HashMap::new(), HashMap::new(), Loops::new(&config));
-        let wakers = Wakers::default();
-        Plan { config, admin, generation: 0, names, states, pools, limits, loops, workers, wakers }
+        let nothing = Config { listeners: Vec::new(), pools: Vec::new(), ..config.clone() };
+        let mut plan = Plan {
+            config: nothing,
+            admin,
+            generation: 0,
+            edition: first_edition(),
+            now: Tick::default(),
+            names: HashMap::new(),
+            known: Known::new(workers),
+            loops: Loops::default(),
+            workers,
+            wakers: Wakers::default(),
+            cuts: 0,
+            cut: HashSet::new(),
+        };
+        plan.take_over(config);
+        plan
     }
 
     /// The same with workers that are woken by `wakers` when a place comes free that one of their clients waits for.
@@ -124,6 +74,116 @@ impl Plan {
     pub fn listening(mut self, bound: Vec<(Transport, SocketAddr)>, machine: fn() -> Vec<IpAddr>) -> Plan {
         self.loops.listen(bound, machine);
         self
+    }
+
+    /// From now on these are bound.
+    pub fn binds(&mut self, bound: Vec<(Transport, SocketAddr)>) {
+        self.loops.bind(bound);
+    }
+
+    /// What time it is, for what happens from here on.
+    pub fn at(&mut self, now: Tick) {
+        self.now = now;
+    }
+
+    /// What is in force, or will be with the next snapshot.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The number of the configuration of the next snapshot.
+    pub fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// The configuration of the next snapshot is the one of that number.
+    pub fn number(&mut self, edition: u64) {
+        self.edition = edition;
+    }
+
+    /// Whether it is known where `address` is.
+    pub fn resolves(&self, address: &Address) -> bool {
+        match address {
+            Address::Ip(_) => true,
+            Address::Name { host, port } => self.names.contains_key(&(host.clone(), *port)),
+        }
+    }
+
+    /// Which of our own listeners takes what the pool at `place` in the configuration sends to `address`, as far as one can
+    /// tell before names are resolved.
+    pub fn own_listener(&self, place: usize, address: &Address) -> Option<SocketAddr> {
+        self.loops.leads_back(self.known.pool_ids.get(place)?.0 as usize, address)
+    }
+
+    /// What [`Plan::adopt`] would change.
+    pub fn compare(&self, config: &Config) -> Changes {
+        diff::compare(&self.config, config)
+    }
+
+    /// From now on `config` is what the next snapshot is built from: all of it, changes of the admin API included. What keeps
+    /// its name keeps its number, its counters and all that is known of it; a limit that has changed holds at once. A backend
+    /// that is not there any more, or is marked as leaving, drains.
+    pub fn adopt(&mut self, config: Config) -> Changes {
+        let changes = self.compare(&config);
+        self.take_over(config);
+        changes
+    }
+
+    fn take_over(&mut self, mut config: Config) {
+        for pool in &mut config.pools {
+            pool.backends.retain(|backend| !backend.leaving);
+        }
+        self.known.adopt(&mut self.config, &config, self.now, self.generation + 1);
+        if self.config.admin != config.admin {
+            self.admin = Arc::new(rules(&config.admin));
+        }
+        self.config = config;
+        let wanted: HashSet<(String, u16)> = self.names().into_iter().collect();
+        self.names.retain(|name, _| wanted.contains(name));
+        let mut carried = vec![Vec::new(); self.known.pools.len()];
+        for listener in &self.known.listeners {
+            for pool in listener.pool.iter().chain(&listener.routes) {
+                carried[pool.0 as usize].push(listener.config.protocol.transport());
+            }
+        }
+        self.loops.carry(carried);
+    }
+
+    /// Every name of a backend that is there, or leaves, with its port; once each.
+    pub fn names(&self) -> Vec<(String, u16)> {
+        let present = self.config.pools.iter().flat_map(|pool| &pool.backends);
+        let leaving = self.known.leaving().map(|leaver| &leaver.config);
+        let names = present.chain(leaving).filter_map(|backend| match &backend.address {
+            Address::Name { host, port } => Some((host.clone(), *port)),
+            Address::Ip(_) => None,
+        });
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The number of each listener of the configuration, in its order.
+    pub fn listener_ids(&self) -> &[ListenerId] {
+        &self.known.listener_ids
+    }
+
+    /// Looks after backends that leave: they are gone when the last connection is, or cut when their time is over. `seen`
+    /// is the generation that all workers go by. True when there is something new to publish.
+    pub fn settle(&mut self, seen: u64) -> bool {
+        self.known.settle(&self.config, self.now, seen)
+    }
+
+    /// True while there is something for [`Plan::settle`] to look after.
+    pub fn drains(&self) -> bool {
+        self.known.drains()
+    }
+
+    /// Backends that have begun to leave since this was last asked: no connection to them is kept any longer.
+    pub fn take_left(&mut self) -> Vec<BackendSlot> {
+        self.known.take_left()
+    }
+
+    /// The generation of the snapshot that will be built next.
+    pub fn next_generation(&self) -> u64 {
+        self.generation + 1
     }
 
     /// Takes note of what a name resolves to; nothing means that it does not. True when that is new, or the addresses of
@@ -144,17 +204,19 @@ impl Plan {
     /// All backends of `snapshot`, the last that was built, that are to be checked.
     pub fn targets(&self, snapshot: &Snapshot) -> Vec<Target> {
         let mut targets = Vec::new();
-        for (pool, built) in self.config.pools.iter().zip(&snapshot.pools) {
-            let mut plans: HashMap<String, Arc<CheckPlan>> = HashMap::new();
+        for (pool, id) in self.config.pools.iter().zip(&self.known.pool_ids) {
+            let Some(built) = snapshot.pool(*id) else { continue };
+            let mut last: Option<Arc<CheckPlan>> = None;
             for (backend, built_backend) in pool.backends.iter().zip(&built.backends) {
                 let Some(plan) = checks::plan_of(pool, backend).filter(|_| !backend.disabled) else { continue };
                 // Nearly always the same for all of a pool; Host is what may differ.
-                let plan = plans.entry(format!("{plan:?}")).or_insert_with(|| Arc::new(plan)).clone();
+                let plan = last.take().filter(|last| **last == plan).unwrap_or_else(|| Arc::new(plan));
+                last = Some(plan.clone());
                 targets.push(Target {
                     slot: built_backend.state.slot,
                     pool: built.name.clone(),
                     id: built_backend.id.clone(),
-                    addresses: built_backend.addresses.clone(),
+                    addresses: checks::checked_at(backend, &built_backend.addresses),
                     plan,
                     state: built_backend.state.clone(),
                 });
@@ -166,35 +228,48 @@ impl Plan {
     /// The next snapshot.
     pub fn build(&mut self) -> Arc<Snapshot> {
         self.generation += 1;
-        let listeners = self.config.listeners.iter().zip(&mut self.limits).map(|(listener, limits)| Listener {
-            name: listener.name.as_str().into(),
-            protocol: match listener.protocol {
+        let listeners = self.known.listeners.iter_mut().map(|known| Listener {
+            name: known.config.name.as_str().into(),
+            gone: known.gone.is_some(),
+            protocol: match known.config.protocol {
                 config::Protocol::Http => Protocol::Http,
                 config::Protocol::Tcp => Protocol::Tcp,
                 config::Protocol::Udp => Protocol::Udp,
             },
-            serves: listener.serves,
-            pool: listener.pool.map(|pool| PoolId(pool as u32)),
-            http: build_http(listener),
-            accept_proxy: listener.accept_proxy,
-            idle_timeout: listener.idle_timeout,
-            connections: limits.connections.clone(),
-            per_client: limits.per_client.clone(),
-            rate_limit: limits.rate.by(listener.rate_limit.as_ref()),
-            warnings: limits.warnings.clone(),
-            tallies: limits.tallies.clone(),
+            serves: known.config.serves,
+            pool: known.pool,
+            http: build_http(&known.config, &known.routes),
+            accept_proxy: known.config.accept_proxy,
+            idle_timeout: known.config.idle_timeout,
+            connections: known.connections.clone(),
+            per_client: known.per_client(),
+            rate_limit: known.rate.by(known.config.rate_limit.as_ref()),
+            warnings: known.warnings.clone(),
+            tallies: known.tallies.clone(),
         });
         let listeners = listeners.collect();
-        let (names, states, known) = (&self.names, &mut self.states, &mut self.pools);
-        let (loops, workers) = (&mut self.loops, (self.workers, &self.wakers));
-        let pools = self.config.pools.iter().enumerate();
-        let pools: Vec<Pool> = pools.map(|pool| build_pool(pool, names, states, known, loops, workers)).collect();
+        let (config, names, loops, workers) =
+            (&self.config, &self.names, &mut self.loops, (self.workers, &self.wakers));
+        let pools = self.known.pools.iter_mut().enumerate();
+        let pools: Vec<Pool> = pools.map(|(id, known)| build_pool(id, known, config, names, loops, workers)).collect();
         self.loops.tell();
-        let closes = pools.iter().any(|pool| {
-            pool.close_on_down && pool.backends.iter().any(|backend| backend.state.health() == Health::Down)
-        });
-        Arc::new(Snapshot { generation: self.generation, admin: self.admin.clone(), listeners, pools, closes })
+        let ends = |pool: &Pool, backend: &Backend| {
+            backend.state.is_cut() || pool.close_on_down && backend.state.health() == Health::Down
+        };
+        let cut = pools.iter().flat_map(|pool| pool.backends.iter().filter(|backend| ends(pool, backend)));
+        let cut: HashSet<BackendSlot> = cut.map(|backend| backend.state.slot).collect();
+        self.cuts += u64::from(!cut.is_subset(&self.cut));
+        self.cut = cut;
+        let (generation, edition, admin, cuts) = (self.generation, self.edition, self.admin.clone(), self.cuts);
+        Arc::new(Snapshot { generation, edition, admin, listeners, pools, cuts })
     }
+}
+
+/// Where this process begins to count: beyond all that one before it may have told, so that what a client knows of that is
+/// not taken for what is in force now. Milliseconds since 1970 leave room for a thousand changes a second.
+fn first_edition() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since.as_millis() as u64
 }
 
 fn addresses_of(backend: &config::Backend, names: &HashMap<(String, u16), Arc<[SocketAddr]>>) -> Arc<[SocketAddr]> {
@@ -216,7 +291,7 @@ fn networks(networks: &[ipnet::IpNet]) -> Networks {
     networks.iter().filter_map(|net| net.to_string().parse::<Network>().ok()).collect()
 }
 
-fn build_http(listener: &config::Listener) -> Http {
+fn build_http(listener: &config::Listener, pools: &[PoolId]) -> Http {
     let http = &listener.http;
     let routes = listener.routes.iter().enumerate().map(|(at, route)| Route {
         host: route.host.as_ref().and_then(|host| match host {
@@ -240,66 +315,79 @@ fn build_http(listener: &config::Listener) -> Http {
         max_header_size: http.max_header_size,
         max_body_size: http.max_body_size.unwrap_or(0),
         router: Router::build(routes.collect()),
-        routes: listener.routes.iter().map(|route| PoolId(route.pool as u32)).collect(),
+        routes: pools.to_vec(),
         trusted: networks(&listener.trusted_proxies),
     }
 }
 
 fn build_pool(
-    (number, pool): (usize, &config::Pool),
+    id: usize,
+    known: &mut KnownPool,
+    config: &Config,
     names: &HashMap<(String, u16), Arc<[SocketAddr]>>,
-    states: &mut HashMap<(Arc<str>, Address), Arc<BackendState>>,
-    pools: &mut HashMap<Arc<str>, Known>,
     loops: &mut Loops,
     (workers, wakers): (usize, &Wakers),
 ) -> Pool {
-    let name: Arc<str> = pool.name.as_str().into();
-    let known = pools.entry(name.clone()).or_insert_with(|| Known::new(workers));
+    let gone = known.at.is_err();
+    let last;
+    let pool = match &known.at {
+        Ok(at) => &config.pools[*at],
+        Err(left) => {
+            last = left.clone();
+            &*last
+        }
+    };
+    let name = known.name.clone();
     let queue = known.queue.get_or_init(|| Queue::new(workers, pool.queue, wakers.clone())).clone();
-    let backends: Vec<Backend> = pool
-        .backends
-        .iter()
-        .map(|backend| {
-            let id: Arc<str> = backend.id.as_str().into();
-            let addresses = loops.without((number, &name), &id, addresses_of(backend, names));
-            let slot = BackendSlot(states.len() as u32);
-            let state = states
-                .entry((name.clone(), backend.address.clone()))
-                .or_insert_with(|| BackendState::new(slot, backend.max_connections, pool.keepalive, workers))
-                .clone();
+    let present = pool.backends.iter().filter_map(|backend| {
+        let state = &known.present.get(&backend.address.canonical())?.state;
+        Some((backend, state, backend.draining))
+    });
+    let leavers = known.leavers.iter().map(|leaver| (&leaver.config, &leaver.state, true));
+    let all: Vec<(&config::Backend, Backend)> = present
+        .chain(leavers)
+        .map(|(backend, state, draining)| {
+            let id_of: Arc<str> = backend.id.as_str().into();
+            let addresses = loops.without((id, &name), &id_of, addresses_of(backend, names));
             // Set once, and always the same.
             let _ = state.queue.set(queue.clone());
-            Backend {
-                id,
+            let built = Backend {
+                id: id_of,
                 address: backend.address.to_string().into(),
                 weight: backend.weight,
                 disabled: backend.disabled,
-                checked: pool.health_check.kind != CheckKind::None,
+                draining,
+                checked: pool.health_check.kind != CheckKind::None || backend.check.is_some(),
                 addresses,
-                state,
-            }
+                state: state.clone(),
+            };
+            (backend, built)
         })
         .collect();
-    // One whose name does not resolve is down: it takes no turns.
-    let works = |backend: &config::Backend, built: &Backend| {
-        !backend.disabled && backend.weight > 0 && !built.addresses.is_empty()
+    // One whose name does not resolve is down: it takes no turns. In a pool that is gone, those that leave serve who came by
+    // a listener that went with it.
+    let works = |(backend, built): &(&config::Backend, Backend)| {
+        let drains = if gone { backend.draining || built.state.is_cut() } else { built.draining };
+        !backend.disabled && !drains && backend.weight > 0 && !built.addresses.is_empty()
     };
     let is_up = |built: &Backend| built.state.health() != Health::Down;
-    let all = || pool.backends.iter().zip(&backends).enumerate();
-    let working = all().filter(|(_, (backend, built))| works(backend, built)).count();
-    let healthy = all().filter(|(_, (backend, built))| works(backend, built) && is_up(built)).count();
+    let working = all.iter().filter(|one| works(one)).count();
+    let healthy = all.iter().filter(|one| works(one) && is_up(&one.1)).count();
     let panics = (healthy as f64) < pool.panic_threshold * working as f64;
     let algorithm = algorithm_of(pool.algorithm);
     let mut tiers = [Vec::new(), Vec::new()];
-    for (place, (backend, built)) in all() {
+    for (place, one) in all.iter().enumerate() {
         // Hashes keep those that are down: their keys come back to them, and a table is not built at every change.
-        if works(backend, built) && (is_up(built) || panics || algorithm.hashes()) {
-            let place = Place { place: place as u32, id: backend.id.clone(), weight: backend.weight };
-            tiers[usize::from(backend.backup)].push(place);
+        if works(one) && (is_up(&one.1) || panics || algorithm.hashes()) {
+            let place = Place { place: place as u32, id: one.0.id.clone(), weight: one.0.weight };
+            tiers[usize::from(one.0.backup)].push(place);
         }
     }
+    let backends: Vec<Backend> = all.into_iter().map(|(_, built)| built).collect();
     let [primaries, backups] = tiers;
     Pool {
+        gone,
+        places: Places::of(&backends),
         connect_timeout: pool.connect_timeout,
         response_timeout: pool.response_timeout,
         retries: pool.retries,
@@ -337,9 +425,12 @@ fn build_pool(
 }
 
 #[cfg(test)]
+mod reload;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::Tick;
+    use crate::balance::Picker;
 
     const FILE: &str = r#"
         [[listener]]

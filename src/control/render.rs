@@ -3,6 +3,9 @@
 //! Knows: what is in a snapshot. Must not touch: anything else; it is a function of that and the time.
 
 use crate::base::time::Tick;
+use crate::config::Config;
+use crate::control::answers::About;
+use crate::control::inforce;
 use crate::guard::BreakerState;
 use crate::shared::admin::{Answer, Question};
 use crate::shared::limit::Limit;
@@ -10,17 +13,20 @@ use crate::shared::snapshot::{Backend, Listener, Pool, Protocol, Serves, Snapsho
 use crate::stats::Sum;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use std::collections::HashSet;
 
-/// Answers `question` as things stand `now`.
-pub(super) fn answer(question: &Question, snapshot: &Snapshot, now: Tick) -> Answer {
+/// Answers `question` as things stand `now`; `about` is what the configuration is made of, and `departs` says that the
+/// process is to end.
+pub(super) fn answer(question: &Question, snapshot: &Snapshot, about: &About, now: Tick, departs: bool) -> Answer {
     match question {
-        Question::Health => health(snapshot, now),
+        Question::Config => inforce::config(about),
+        Question::Health => health(snapshot, now, departs),
         Question::Stats => json(200, &stats(snapshot, now)),
         Question::Backends { pool } => backends(pool.as_deref(), snapshot, now),
     }
 }
 
-fn json(status: u16, value: &impl Serialize) -> Answer {
+pub(super) fn json(status: u16, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(mut body) => {
             body.push(b'\n');
@@ -46,6 +52,9 @@ impl<T: Serialize> Serialize for ByName<T> {
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
+    /// Why, where it is not for a pool that has nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unhealthy_pools: Vec<String>,
     pools: ByName<PoolHealth>,
@@ -58,18 +67,20 @@ struct PoolHealth {
     backends: usize,
 }
 
-fn health(snapshot: &Snapshot, now: Tick) -> Answer {
+fn health(snapshot: &Snapshot, now: Tick, departs: bool) -> Answer {
     let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
     let one = |pool: &Pool| {
         let available = pool.available(now);
         let health = PoolHealth { status: word(available > 0), available, backends: pool.backends.len() };
         (pool.name.to_string(), health)
     };
-    let pools: Vec<_> = snapshot.pools.iter().map(one).collect();
+    let pools: Vec<_> = snapshot.live_pools().map(one).collect();
     let bad = pools.iter().filter(|(_, health)| health.available == 0).map(|(name, _)| name.clone());
     let unhealthy_pools: Vec<String> = bad.collect();
-    let healthy = unhealthy_pools.is_empty();
-    json(if healthy { 200 } else { 503 }, &Health { status: word(healthy), unhealthy_pools, pools: ByName(pools) })
+    let healthy = unhealthy_pools.is_empty() && !departs;
+    let reason = departs.then_some("draining");
+    let health = Health { status: word(healthy), reason, unhealthy_pools, pools: ByName(pools) };
+    json(if healthy { 200 } else { 503 }, &health)
 }
 
 #[derive(Serialize)]
@@ -87,15 +98,36 @@ struct BackendLine<'a> {
 
 fn backends(wanted: Option<&str>, snapshot: &Snapshot, now: Tick) -> Answer {
     if let Some(wanted) = wanted
-        && !snapshot.pools.iter().any(|pool| &*pool.name == wanted)
+        && !snapshot.live_pools().any(|pool| &*pool.name == wanted)
     {
-        let names: Vec<&str> = snapshot.pools.iter().map(|pool| &*pool.name).collect();
+        let names: Vec<&str> = snapshot.live_pools().map(|pool| &*pool.name).collect();
         return Answer::problem(404, &format!("there is no pool {wanted:?}; the pools are {}", names.join(", ")));
     }
     let pools = snapshot.pools.iter().filter(|pool| wanted.is_none_or(|wanted| &*pool.name == wanted));
     let line = |pool, backend| backend_line(pool, backend, now);
     let lines: Vec<_> = pools.flat_map(|pool| pool.backends.iter().map(move |backend| line(pool, backend))).collect();
-    Answer { generation: Some(snapshot.generation), ..json(200, &lines) }
+    json(200, &lines).about(snapshot.edition)
+}
+
+/// The backend `id` of `pool`, as [`Question::Backends`] lists it.
+pub(super) fn backend(status: u16, snapshot: &Snapshot, pool: &str, id: &str, now: Tick) -> Answer {
+    let pool = snapshot.live_pools().find(|known| &*known.name == pool);
+    let found = pool.and_then(|pool| Some((pool, pool.backends.iter().find(|backend| &*backend.id == id)?)));
+    match found {
+        Some((pool, backend)) => json(status, &backend_line(pool, backend, now)),
+        // Somebody has removed it since.
+        None => Answer::problem(409, "the change was made, and another one has removed the backend since"),
+    }
+}
+
+/// The backend `id` of `pool`, if it is on its way out: it is not in `config`, the configuration in force, any more.
+pub(super) fn leaving<'s>(snapshot: &'s Snapshot, config: &Config, pool: &str, id: &str) -> Option<&'s Backend> {
+    let stays = config.pools.iter().find(|known| known.name == pool)?;
+    if stays.backends.iter().any(|backend| backend.id == id) {
+        return None;
+    }
+    let pool = snapshot.live_pools().find(|known| &*known.name == pool)?;
+    pool.backends.iter().find(|backend| &*backend.id == id)
 }
 
 fn backend_line<'a>(pool: &'a Pool, backend: &'a Backend, now: Tick) -> BackendLine<'a> {
@@ -257,8 +289,12 @@ fn stats(snapshot: &Snapshot, now: Tick) -> Stats {
         for pool in pools_of(listener) {
             by_pool[pool].add(listener.protocol);
         }
+        // What has left the configuration still counts for the whole.
         let sum = listener.tallies.sum();
         totals += sum;
+        if listener.gone {
+            continue;
+        }
         let counts = with_limit(counts(&sum, own, sum.active()), listener.rate_limit.as_ref());
         listeners.push((listener.name.to_string(), counts));
     }
@@ -269,11 +305,14 @@ fn stats(snapshot: &Snapshot, now: Tick) -> Stats {
             (backend.id.to_string(), BackendStats { own, circuit_breaker: breaker(pool, backend, &sum, now) })
         };
         let sum = pool.tallies.sum();
-        let backends = ByName(pool.backends.iter().map(backend).collect());
+        // One that leaves may have left its id to another.
+        let mut told = HashSet::new();
+        let backends = pool.backends.iter().filter(|backend| told.insert(&backend.id)).map(backend);
+        let backends = ByName(backends.collect());
         let own = with_limit(counts(&sum, speaks, sum.active()), pool.rate_limit.as_ref());
         (pool.name.to_string(), PoolStats { own, backends })
     };
-    let pools = snapshot.pools.iter().zip(by_pool).map(pool).collect();
+    let pools = snapshot.pools.iter().zip(by_pool).filter(|(pool, _)| !pool.gone).map(pool).collect();
     Stats { totals: counts(&totals, all, totals.active()), listeners: ByName(listeners), pools: ByName(pools) }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::config::{Address, Config};
 use crate::shared::mail::ControlMail;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -42,9 +42,16 @@ impl Name {
 /// What a name resolves to, in the resolver's order; empty when it does not.
 pub type Answer = (Name, Vec<SocketAddr>);
 
-/// The thread that resolves; it ends when this is dropped, or when the answer it waits for has come.
+/// The thread that resolves; it ends when all of these are dropped, and the answer it waits for has come.
+#[derive(Clone)]
 pub struct Resolver {
-    _alive: Sender<()>,
+    orders: Sender<Order>,
+}
+
+/// From now on these names, and no others. Those that are new are answered as they are resolved.
+struct Order {
+    names: Vec<Name>,
+    answers: Sender<Answer>,
 }
 
 impl Resolver {
@@ -58,41 +65,61 @@ impl Resolver {
         mail: Sender<ControlMail>,
         patience: Duration,
     ) -> io::Result<(Resolver, Vec<Answer>)> {
-        let (alive, ended) = bounded(0);
+        let (orders, taken) = unbounded();
+        thread::Builder::new().name("resolver".into()).spawn(move || resolve_all(&taken, &mail))?;
+        let resolver = Resolver { orders };
+        let found = resolver.learn(names, patience);
+        Ok((resolver, found))
+    }
+
+    /// From now on resolves `names`, and no others; they are all asked for anew. Waits for the answers, at most for
+    /// `patience`; those that come later are mailed.
+    pub fn learn(&self, names: Vec<Name>, patience: Duration) -> Vec<Answer> {
         let count = names.len();
         let (first, answers) = bounded(count);
-        if count > 0 {
-            thread::Builder::new().name("resolver".into()).spawn(move || resolve_all(&names, &first, &mail, &ended))?;
-        }
+        let _ = self.orders.send(Order { names, answers: first });
         let until = Instant::now() + patience;
         let mut found = Vec::with_capacity(count);
         while found.len() < count {
             match answers.recv_deadline(until) {
                 Ok(answer) => found.push(answer),
+                Err(_) if patience.is_zero() => break,
                 Err(_) => {
-                    log::warn!("{} of {count} names are not resolved yet; starting without them", count - found.len());
+                    log::warn!("{} of {count} names are not resolved yet; going on without them", count - found.len());
                     break;
                 }
             }
         }
-        Ok((Resolver { _alive: alive }, found))
+        found
     }
 }
 
-fn resolve_all(names: &[Name], first: &Sender<Answer>, mail: &Sender<ControlMail>, ended: &Receiver<()>) {
-    let mut known: HashMap<&Name, Vec<SocketAddr>> = HashMap::new();
-    for name in names {
-        let addresses = resolve(name, None);
-        known.insert(name, addresses.clone());
-        // Both: the start may have stopped waiting, and control takes what it knows already for nothing new.
-        let _ = first.try_send((name.clone(), addresses.clone()));
-        tell(mail, name, addresses);
-    }
-    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(INTERVAL) {
-        for name in names {
-            let addresses = resolve(name, known.get(name));
-            known.insert(name, addresses.clone());
-            tell(mail, name, addresses);
+fn resolve_all(orders: &Receiver<Order>, mail: &Sender<ControlMail>) {
+    let mut known: HashMap<Name, Vec<SocketAddr>> = HashMap::new();
+    let mut names: Vec<Name> = Vec::new();
+    let mut next = orders.recv().ok();
+    loop {
+        let answers = next.take().map(|order: Order| {
+            names = order.names;
+            // Those that wait for an answer are not to wait behind those that have one.
+            names.sort_by_key(|name| known.contains_key(name));
+            order.answers
+        });
+        let mut last = std::mem::take(&mut known);
+        for name in &names {
+            let before = last.remove(name);
+            let addresses = resolve(name, before.as_ref());
+            // Both: nobody may wait any more, and control takes what it knows already for nothing new.
+            if let Some(answers) = &answers {
+                let _ = answers.try_send((name.clone(), addresses.clone()));
+            }
+            tell(mail, name, addresses.clone());
+            known.insert(name.clone(), addresses);
+        }
+        match orders.recv_timeout(INTERVAL) {
+            Ok(order) => next = Some(orders.try_iter().last().unwrap_or(order)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -29,6 +29,17 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+/// What is known of a breaker, in a form that another process understands, whose clock is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerMemory {
+    /// Where it stands.
+    pub state: BreakerState,
+    /// Closed: failures in a row. Half open: good trials in a row.
+    pub count: u32,
+    /// Open: for how many more milliseconds.
+    pub left: u64,
+}
+
 /// How it went for one who passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -45,6 +56,13 @@ pub enum Outcome {
 #[must_use = "a trial that nobody reports bars the way for all others"]
 pub struct Pass {
     trial: bool,
+}
+
+impl Pass {
+    /// True for one who tries a backend behind a half open breaker: nobody else is let through before it reports.
+    pub fn is_trial(&self) -> bool {
+        self.trial
+    }
 }
 
 /// The breaker of one backend. One word, moved by compare-and-swap, so that any thread may ask and report.
@@ -148,6 +166,25 @@ impl Breaker {
         }
     }
 
+    /// The same of one who has no pass any more, and was no trial: while it is closed, that counts.
+    pub fn tell(&self, outcome: Outcome, rules: BreakerRules, now: Tick) -> Option<BreakerState> {
+        self.report(Pass { trial: false }, outcome, rules, now)
+    }
+
+    /// What another process needs to go on from here; `None` while nothing has failed.
+    pub fn memory(&self, now: Tick) -> Option<BreakerMemory> {
+        let Word { state, count, until, .. } = Word::of(self.word.load(Relaxed));
+        let left = if state == BreakerState::Open { until.saturating_sub(now.0) } else { 0 };
+        (state != BreakerState::Closed || count > 0).then_some(BreakerMemory { state, count, left })
+    }
+
+    /// Goes on from what another process knew. For one that nobody has asked yet.
+    pub fn recall(&self, memory: BreakerMemory, now: Tick) {
+        let BreakerMemory { state, count, left } = memory;
+        let until = if state == BreakerState::Open { now.0.saturating_add(left) } else { 0 };
+        self.word.store(Word { state, trial: false, count, until }.pack(), Relaxed);
+    }
+
     /// What follows; `None` when nothing does.
     fn next(&self, old: Word, trial: bool, outcome: Outcome, rules: BreakerRules, now: Tick) -> Option<Word> {
         let opened = Word { state: BreakerState::Open, trial: false, count: 0, until: now.after(rules.timeout).0 };
@@ -174,6 +211,31 @@ mod tests {
     use super::*;
 
     const RULES: BreakerRules = BreakerRules { failures: 3, successes: 2, timeout: Duration::from_millis(99) };
+
+    #[test]
+    fn another_process_goes_on_from_where_it_stood() {
+        use BreakerState::{Closed, HalfOpen, Open};
+        let open = BreakerMemory { state: Open, count: 0, left: 60 };
+        let rows = [
+            ("closed: its failures in a row count", BreakerMemory { state: Closed, count: 2, left: 0 }, 0, Open),
+            ("open: for as long as is left", open, 59, Open),
+            ("open: and no longer", open, 60, HalfOpen),
+            ("half open", BreakerMemory { state: HalfOpen, count: 1, left: 0 }, 0, HalfOpen),
+        ];
+        for (why, memory, after, expected) in rows {
+            let breaker = Breaker::default();
+            breaker.recall(memory, Tick(1_000));
+            assert_eq!(breaker.memory(Tick(1_000)), Some(memory), "{why}");
+            if memory.state == Closed {
+                one(&breaker, 1_000, Outcome::Failure);
+            }
+            assert_eq!(breaker.state(Tick(1_000 + after)), expected, "{why}");
+        }
+        let half = Breaker::default();
+        half.recall(BreakerMemory { state: HalfOpen, count: 1, left: 0 }, Tick(9));
+        assert_eq!(one(&half, 9, Outcome::Success), Some(Closed), "one good trial was missing, and may be made");
+        assert_eq!(Breaker::default().memory(Tick(5)), None);
+    }
 
     /// One who passes at `now`, if let through, and how it goes.
     fn one(breaker: &Breaker, now: u64, outcome: Outcome) -> Option<BreakerState> {

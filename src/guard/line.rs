@@ -47,6 +47,11 @@ impl Line {
         Some(Ticket { line: self.clone(), number: self.next.fetch_add(1, SeqCst) })
     }
 
+    /// From now on so many may wait. Who waits already does so still.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, SeqCst);
+    }
+
     /// How many may wait.
     #[inline]
     pub fn limit(&self) -> u32 {

@@ -8,7 +8,7 @@ mod line;
 mod per_client;
 mod rate;
 
-pub use breaker::{Breaker, BreakerRules, BreakerState, Outcome, Pass};
+pub use breaker::{Breaker, BreakerMemory, BreakerRules, BreakerState, Outcome, Pass};
 pub use budget::Budget;
 pub use line::{Line, Ticket};
 pub use per_client::{ClientPermit, PerClient};
@@ -36,9 +36,25 @@ impl Cap {
         Cap { limit: AtomicU32::new(limit), used: AtomicU32::new(0) }
     }
 
+    /// From now on `limit`; 0 means none. Who has a place beyond it keeps it.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Relaxed);
+    }
+
     /// Takes a place, by compare-and-swap from the value seen: never one too many. `None` when all are taken.
     pub fn take(self: &Arc<Self>) -> Option<Permit> {
         self.reserve().then(|| Permit(self.clone()))
+    }
+
+    /// Takes a place even where none is left: for what another process had taken on already.
+    pub fn take_anyway(self: &Arc<Self>) -> Permit {
+        self.reserve_anyway();
+        Permit(self.clone())
+    }
+
+    /// As [`Cap::take_anyway`] for one who gives the place back by [`Cap::release`].
+    pub fn reserve_anyway(&self) {
+        self.used.fetch_add(1, Relaxed);
     }
 
     /// As [`Cap::take`] for one who gives the place back by [`Cap::release`].
@@ -121,6 +137,9 @@ mod tests {
         drop(first);
         assert!(cap.take().is_some(), "one came back, and this one goes back at once");
         assert_eq!(cap.used(), 1);
+        let beyond = [cap.take_anyway(), cap.take_anyway()];
+        assert!(cap.used() == 3 && cap.take().is_none(), "taken anyway, and full for all others");
+        drop(beyond);
         assert!((0..1000).all(|_| Cap::new(0).take().is_some()), "0 is no limit");
     }
 

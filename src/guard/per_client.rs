@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parts of the table, each behind a lock of its own: two workers seldom want the same one. A power of two.
@@ -19,7 +20,7 @@ const SPARSE: usize = 8;
 /// for one look at a table, once when a session begins and once when it ends, never for a datagram of one.
 #[derive(Debug)]
 pub struct PerClient {
-    max: u32,
+    max: AtomicU32,
     /// Whoever sends chooses the addresses, so the hash must be one that cannot be foreseen.
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
@@ -31,17 +32,23 @@ impl PerClient {
     /// At most `max` for each address; with 0 nobody gets any.
     pub fn new(max: u32) -> Arc<PerClient> {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Arc::new(PerClient { max, hasher: RandomState::new(), shards })
+        Arc::new(PerClient { max: AtomicU32::new(max), hasher: RandomState::new(), shards })
+    }
+
+    /// From now on at most `max` for each address. Who has more keeps it.
+    pub fn set_max(&self, max: u32) {
+        self.max.store(max, Relaxed);
     }
 
     /// Takes a place for the client at `ip`; `None` when it has all that it may have. An IPv4-mapped address is the IPv4
     /// one.
     pub fn take(self: &Arc<Self>, ip: IpAddr) -> Option<ClientPermit> {
         let ip = ip.to_canonical();
+        let max = self.max.load(Relaxed);
         let mut shard = self.shard(ip);
         match shard.entry(ip) {
-            Entry::Occupied(mut entry) if *entry.get() < self.max => *entry.get_mut() += 1,
-            Entry::Vacant(entry) if self.max > 0 => _ = entry.insert(1),
+            Entry::Occupied(mut entry) if *entry.get() < max => *entry.get_mut() += 1,
+            Entry::Vacant(entry) if max > 0 => _ = entry.insert(1),
             _ => return None,
         }
         drop(shard);

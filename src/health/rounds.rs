@@ -126,7 +126,8 @@ impl Rounds {
                     known
                 }
                 None => {
-                    let verdict = Verdict::new(target.plan.rules);
+                    // What it says already is from the process before this one.
+                    let verdict = Verdict::resumed(target.state.health(), target.plan.rules);
                     target.state.set_health(verdict.health());
                     // The first ones at once, and a crowd spread over its interval or a second, whichever is shorter.
                     let within = target.plan.rules.interval.as_millis().min(1_000) as u64;

@@ -61,6 +61,14 @@ impl Verdict {
         Verdict { health: if rules.initially_up { Health::Starting } else { Health::Down }, against: 0 }
     }
 
+    /// Goes on from what is `known` already; where that is nothing, as [`Verdict::new`].
+    pub fn resumed(known: Health, rules: Rules) -> Verdict {
+        match known {
+            Health::Starting => Verdict::new(rules),
+            health => Verdict { health, against: 0 },
+        }
+    }
+
     /// What is known.
     pub fn health(&self) -> Health {
         self.health
@@ -167,6 +175,16 @@ mod tests {
                 assert_eq!(verdict.note(*outcome, *rules), *expected, "{why}: outcome {number}");
             }
         }
+    }
+
+    #[test]
+    fn a_verdict_goes_on_from_what_another_process_knew() {
+        let down_at_first = Rules { initially_up: false, ..RULES };
+        assert_eq!(Verdict::resumed(Health::Starting, down_at_first).health(), Health::Down);
+        assert_eq!(Verdict::resumed(Health::Up, down_at_first).health(), Health::Up);
+        let mut down = Verdict::resumed(Health::Down, RULES);
+        assert_eq!(down.note(Outcome::Good, RULES), None, "it rises as it would have there");
+        assert_eq!(down.note(Outcome::Good, RULES), Some(Change::Up));
     }
 
     #[test]

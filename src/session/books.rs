@@ -41,11 +41,16 @@ impl Verdict {
     }
 
     fn count(self, tally: &Tally) {
+        self.add(tally, 1);
+    }
+
+    /// Counts so many that ended in this way.
+    pub(super) fn add(self, tally: &Tally, n: u64) {
         match self {
-            Verdict::Succeeded => tally.succeeded.add(1),
-            Verdict::Failed => tally.failed.add(1),
-            Verdict::Refused => tally.refused.add(1),
-            Verdict::Aborted => tally.aborted.add(1),
+            Verdict::Succeeded => tally.succeeded.add(n),
+            Verdict::Failed => tally.failed.add(n),
+            Verdict::Refused => tally.refused.add(n),
+            Verdict::Aborted => tally.aborted.add(n),
         }
     }
 }

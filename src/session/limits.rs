@@ -6,7 +6,6 @@ use crate::link::{Net, datagram};
 use crate::session::udp::{self, Dropped};
 use crate::session::{Context, Who};
 use crate::shared::limit::Limit;
-use crate::shared::snapshot::{Listener, Pool};
 use std::net::IpAddr;
 
 /// True when `limit` lets a connection in, or there is none.
@@ -17,22 +16,19 @@ pub(super) fn of_connection<N: Net>(limit: Option<&Limit>, who: &Who, cx: &Conte
     })
 }
 
-/// Asks the limits of `listener` and of `pool` for one session; those who are refused it are so many `datagrams`.
+/// Asks `limit`, if there is one, for one session; those who are refused it are so many `datagrams`.
 pub(super) fn of_datagrams<N: datagram::Net>(
     net: &N,
-    listener: &Listener,
-    pool: &Pool,
+    limit: Option<&Limit>,
     client: IpAddr,
     datagrams: usize,
     cx: udp::Context<'_>,
 ) -> Result<(), Dropped> {
-    for limit in [&listener.rate_limit, &pool.rate_limit].into_iter().flatten() {
-        let key = limit.key(|_| None, || client);
-        if limit.take(key, cx.worker, || net.nanos()).is_err() {
-            // They came at the same time: what is too much for the first of them is so for all.
-            limit.gates.limited(cx.worker, datagrams.saturating_sub(1) as u64);
-            return Err(Dropped::Limited);
-        }
-    }
-    Ok(())
+    let Some(limit) = limit else { return Ok(()) };
+    let key = limit.key(|_| None, || client);
+    limit.take(key, cx.worker, || net.nanos()).map_err(|_| {
+        // They came at the same time: what is too much for the first of them is so for all.
+        limit.gates.limited(cx.worker, datagrams.saturating_sub(1) as u64);
+        Dropped::Limited
+    })
 }

@@ -21,7 +21,7 @@ use crate::base::time::Tick;
 use crate::guard::{self, BreakerState, ClientPermit};
 use crate::link::{Link, Net, Stream};
 use crate::shared::admin::Answer;
-use crate::shared::backend::Lease;
+use crate::shared::backend::{BackendState, Lease};
 use crate::shared::mail::{ControlMail, canonical};
 use crate::shared::snapshot::{Pool, Protocol, Snapshot};
 use crate::stats::Cell;
@@ -117,7 +117,7 @@ pub struct Who {
 pub struct Context<'a, N: Net> {
     /// The time of this turn.
     pub now: Tick,
-    /// The worker is to end with its last session: nobody is asked to stay.
+    /// The worker is to end with its last session, or the listener has left the configuration: nobody is asked to stay.
     pub draining: bool,
     /// Where links come from.
     pub net: &'a mut N,
@@ -184,8 +184,24 @@ fn report(lease: &mut Lease, outcome: guard::Outcome, pool: &Pool, now: Tick) {
     if outcome == guard::Outcome::Failure {
         lease.backend().estimate.failure(PENALTY, now.0);
     }
-    let Some(state) = lease.report(outcome, now) else { return };
-    let name = pool.name_of(lease.backend().slot);
+    let moved = lease.report(outcome, now);
+    note_breaker(moved, lease.backend(), pool);
+}
+
+/// The same of a backend that there is no lease on any more, or whose breaker has had the word of that lease: so it learns
+/// of those who were served for long and then fail.
+fn tell(backend: &BackendState, outcome: guard::Outcome, pool: &Pool, now: Tick) {
+    if outcome == guard::Outcome::Failure {
+        backend.estimate.failure(PENALTY, now.0);
+    }
+    let moved = pool.breaker.and_then(|rules| backend.breaker.tell(outcome, rules, now));
+    note_breaker(moved, backend, pool);
+}
+
+/// Tells the log that a breaker has moved.
+fn note_breaker(moved: Option<BreakerState>, backend: &BackendState, pool: &Pool) {
+    let Some(state) = moved else { return };
+    let name = pool.name_of(backend.slot);
     match state {
         BreakerState::Open => log::warn!("pool {}: the circuit breaker of backend {name} has opened", pool.name),
         BreakerState::HalfOpen => {}

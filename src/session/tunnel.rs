@@ -59,6 +59,10 @@ impl Tunnel {
             cx.count.cut.add(1);
             return self.done(Close::Cut, Verdict::Failed, who, cx);
         }
+        if self.lease.backend().is_cut() {
+            cx.count.cut.add(1);
+            return self.done(Close::Cut, Verdict::Aborted, who, cx);
+        }
         let Some((client, backend)) = cx.links.pair_mut(who.client, self.backend) else {
             return self.done(Close::Cut, Verdict::Aborted, who, cx);
         };

@@ -29,6 +29,8 @@ pub enum Question {
         /// Those of this pool alone.
         pool: Option<String>,
     },
+    /// `/lb/config`
+    Config,
 }
 
 /// A whole answer, but for what the connection adds.
@@ -58,6 +60,16 @@ impl Answer {
             "type": "about:blank", "title": phrase(status), "status": status, "detail": detail,
         });
         Answer { status, problem: true, body: Arc::new(format!("{body}\n").into_bytes()), ..Answer::default() }
+    }
+
+    /// The same about the configuration of this generation.
+    pub fn about(self, generation: u64) -> Answer {
+        Answer { generation: Some(generation), ..self }
+    }
+
+    /// There is nothing to say that the client does not know.
+    pub fn unchanged(generation: u64) -> Answer {
+        Answer { status: 304, generation: Some(generation), ..Answer::default() }
     }
 
     /// The same with a field more.

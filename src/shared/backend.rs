@@ -3,7 +3,7 @@
 use crate::balance::Estimate;
 use crate::base::ids::BackendSlot;
 use crate::base::time::Tick;
-use crate::guard::{Breaker, BreakerRules, BreakerState, Cap, Outcome, Pass};
+use crate::guard::{Breaker, BreakerMemory, BreakerRules, BreakerState, Cap, Outcome, Pass};
 use crate::probe::Health;
 use crate::shared::choose::Counted;
 use crate::shared::queue::Queue;
@@ -16,6 +16,17 @@ use std::time::Duration;
 const ASIDE_FIRST: u32 = 1_000;
 /// What doubling ends at, in milliseconds.
 const ASIDE_MOST: u32 = 10_000;
+
+/// Whether a backend stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// It takes work, as far as anything else allows.
+    Stays = 0,
+    /// It drains: what is open goes on.
+    Leaves = 1,
+    /// It has drained for long enough: what is open is cut.
+    Cut = 2,
+}
 
 /// The live state of a backend. It outlives every snapshot that names it. Relaxed is enough for all of it: a stale read
 /// makes a slightly worse pick, never a wrong one.
@@ -36,6 +47,8 @@ pub struct BackendState {
     pub slot: BackendSlot,
     /// What its checks say: 0 nothing yet, 1 up, 2 down.
     health: AtomicU8,
+    /// Whether it stays: 0 yes, 1 it leaves, 2 what is open there is to be cut.
+    stay: AtomicU8,
     /// Opens when it fails too often; unused where its pool has none.
     pub breaker: Breaker,
     /// For how long it was set aside the last time, in milliseconds; 0 when it has answered since.
@@ -66,6 +79,7 @@ impl BackendState {
             aside_until: AtomicU64::new(0),
             aside_for: AtomicU32::new(0),
             health: AtomicU8::new(0),
+            stay: AtomicU8::new(0),
             _room: [0; 1],
         })
     }
@@ -105,6 +119,23 @@ impl BackendState {
         self.health.store(health, Relaxed);
     }
 
+    /// Whether it stays in the configuration. Only control calls this.
+    pub fn set_stay(&self, stay: Stay) {
+        self.stay.store(stay as u8, Relaxed);
+    }
+
+    /// True while it is on its way out, or told to take no new sessions: no connection to it is kept for later.
+    #[inline]
+    pub fn is_leaving(&self) -> bool {
+        self.stay.load(Relaxed) != Stay::Stays as u8
+    }
+
+    /// True when it has had its drain_timeout: whatever is still open there is to be cut, and nothing begins there any more.
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        self.stay.load(Relaxed) == Stay::Cut as u8
+    }
+
     /// It answered. Returns true when that ends a time of failures.
     #[inline]
     pub fn answered(&self) -> bool {
@@ -120,6 +151,57 @@ impl BackendState {
     #[inline]
     pub fn is_aside(&self, now: Tick) -> bool {
         now.0 < self.aside_until.load(Relaxed)
+    }
+}
+
+/// What is known of a backend, in a form that another process understands, whose clock is another one. Times are in
+/// milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Memory {
+    /// What its checks say.
+    pub health: Health,
+    /// For how long it was set aside the last time, 0 if it has answered since, and how much of that is left.
+    pub aside: (u32, u64),
+    /// Its breaker, unless nothing has failed.
+    pub breaker: Option<BreakerMemory>,
+    /// How long it takes to answer, in nanoseconds, and how old that is.
+    pub estimate: Option<(f64, u64)>,
+    /// Since when it takes work, if it has begun to.
+    pub since: Option<u64>,
+}
+
+impl BackendState {
+    /// What another process needs to go on from here.
+    pub fn memory(&self, now: Tick) -> Memory {
+        let since = self.since.load(Relaxed);
+        Memory {
+            health: self.health(),
+            aside: (self.aside_for.load(Relaxed), self.aside_until.load(Relaxed).saturating_sub(now.0)),
+            breaker: self.breaker.memory(now),
+            estimate: self.estimate.memory(now.0),
+            since: (since > 0).then(|| now.0.saturating_sub(since)),
+        }
+    }
+
+    /// Goes on from what another process knew. For one that nobody uses yet. `checked`: its health goes on, too, since
+    /// checks will tell when it changes.
+    pub fn recall(&self, memory: &Memory, checked: bool, now: Tick) {
+        if checked {
+            self.set_health(memory.health);
+        }
+        let (aside_for, aside_left) = memory.aside;
+        self.aside_for.store(aside_for, Relaxed);
+        self.aside_until.store(if aside_left > 0 { now.0 + aside_left } else { 0 }, Relaxed);
+        if let Some(breaker) = memory.breaker {
+            self.breaker.recall(breaker, now);
+        }
+        if let Some(estimate) = memory.estimate {
+            self.estimate.recall(estimate, now.0);
+        }
+        // Our clock may have begun later than it.
+        if let Some(gone) = memory.since.filter(|gone| *gone < now.0) {
+            self.since.store(now.0 - gone, Relaxed);
+        }
     }
 }
 
@@ -174,6 +256,12 @@ impl Lease {
         Some(Lease { backend: backend.clone(), pass, _counted: None })
     }
 
+    /// A place for what another process had taken on already, whatever is left; it says nothing to the breaker.
+    pub fn carried(backend: &Arc<BackendState>) -> Lease {
+        backend.active.reserve_anyway();
+        Lease { backend: backend.clone(), pass: None, _counted: None }
+    }
+
     /// The same, counted in a crowd for as long as it lasts.
     pub(super) fn counted(self, counted: Option<Counted>) -> Lease {
         // Not by `..self`: a lease has a drop.
@@ -190,6 +278,16 @@ impl Lease {
     /// Whose place it is.
     pub fn backend(&self) -> &BackendState {
         &self.backend
+    }
+
+    /// True for a trial whose outcome its breaker waits for.
+    pub fn is_trial(&self) -> bool {
+        self.pass.as_ref().is_some_and(|(pass, _)| pass.is_trial())
+    }
+
+    /// True while its breaker has not been told how it went, where there is one.
+    pub fn is_untold(&self) -> bool {
+        self.pass.is_some()
     }
 
     /// Tells its breaker how it went; only the first word counts. The new state of the breaker when that has changed.

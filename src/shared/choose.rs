@@ -214,7 +214,8 @@ impl Field for Now<'_> {
     }
 
     fn expected(&self, place: u32) -> f64 {
-        self.state(place).estimate.expected(self.now.0)
+        let state = self.state(place);
+        state.estimate.expected(state.active.used(), self.now.0)
     }
 
     fn ramp(&self, place: u32) -> f32 {
@@ -237,6 +238,7 @@ mod tests {
             address: "".into(),
             weight: *weight,
             disabled: false,
+            draining: false,
             checked: false,
             addresses: Arc::new([]),
             state: BackendState::new(BackendSlot(n as u32), max_connections, 0, 1),

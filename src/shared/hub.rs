@@ -6,13 +6,14 @@ use crate::shared::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What all threads of a process share.
 #[derive(Debug)]
 pub struct Hub {
     snapshot: ArcSwap<Snapshot>,
     generation: AtomicU64,
+    departing: AtomicBool,
     workers: Box<[CachePadded<Board>]>,
 }
 
@@ -36,6 +37,7 @@ impl Hub {
         Arc::new(Hub {
             generation: AtomicU64::new(first.generation),
             snapshot: ArcSwap::new(first),
+            departing: AtomicBool::new(false),
             workers: (0..workers).map(|_| board()).collect(),
         })
     }
@@ -52,6 +54,16 @@ impl Hub {
     /// What is in force.
     pub fn current(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// From now on [`Hub::departs`]: the process is to end.
+    pub fn depart(&self) {
+        self.departing.store(true, Ordering::Relaxed);
+    }
+
+    /// True when the process is to end, so that nobody should be sent to it any more, though it still serves.
+    pub fn departs(&self) -> bool {
+        self.departing.load(Ordering::Relaxed)
     }
 
     /// True when every worker works by `generation` or a later one.
@@ -173,13 +185,8 @@ mod tests {
     use super::*;
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {
-        Arc::new(Snapshot {
-            generation,
-            admin: Arc::default(),
-            listeners: Vec::new(),
-            pools: Vec::new(),
-            closes: false,
-        })
+        let (admin, listeners, pools) = Default::default();
+        Arc::new(Snapshot { generation, edition: 1, admin, listeners, pools, cuts: 0 })
     }
 
     #[test]

@@ -4,11 +4,14 @@
 
 pub mod admin;
 pub mod backend;
+pub mod changes;
 pub mod checks;
 pub mod choose;
+pub mod handing;
 pub mod hub;
 pub mod limit;
 pub mod mail;
+pub mod order;
 pub mod queue;
 pub mod snapshot;
 pub mod standing;

@@ -21,6 +21,11 @@ impl Queue {
         Arc::new(Queue { line: Line::new(workers, limit), wakers })
     }
 
+    /// From now on at most `limit` wait.
+    pub fn set_limit(&self, limit: u32) {
+        self.line.set_limit(limit);
+    }
+
     /// A place behind all others; `None` when the line is full.
     pub fn join(&self) -> Option<Ticket> {
         let ticket = self.line.join()?;

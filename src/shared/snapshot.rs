@@ -23,14 +23,18 @@ pub use crate::config::Serves;
 pub struct Snapshot {
     /// Counted from 1.
     pub generation: u64,
+    /// Counts the changes of the configuration; not from 1, see `Plan`. Health and names make new snapshots, and leave this as
+    /// it is. What ETag tells.
+    pub edition: u64,
     /// Who may call the admin API.
     pub admin: Arc<Rules>,
-    /// By [`ListenerId`].
+    /// By [`ListenerId`]; those that have left the configuration stay in their place ([`Listener::gone`]).
     pub listeners: Vec<Listener>,
-    /// By [`PoolId`].
+    /// By [`PoolId`]; those that have left the configuration stay in their place ([`Pool::gone`]).
     pub pools: Vec<Pool>,
-    /// Some pool closes the connections of a backend that is down.
-    pub closes: bool,
+    /// Counts how often something has happened that ends open connections: a backend was found down in a pool that closes
+    /// them, or has had its drain_timeout. A worker looks at all of its sessions when it has moved.
+    pub cuts: u64,
 }
 
 impl Snapshot {
@@ -43,13 +47,20 @@ impl Snapshot {
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         self.pools.get(id.0 as usize)
     }
+
+    /// The pools of the configuration, without those that only what is left of old sessions goes by.
+    pub fn live_pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().filter(|pool| !pool.gone)
+    }
 }
 
 /// What a worker knows of a listener.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its name.
+    /// Its name. Unique among those that are not `gone`.
     pub name: Arc<str>,
+    /// It has left the configuration: its sessions go on as they can, and nobody is asked to stay.
+    pub gone: bool,
     /// What is spoken there.
     pub protocol: Protocol,
     /// Whether the admin API is served there, and whether anything else is.
@@ -123,8 +134,10 @@ pub struct Udp {
 /// What a worker knows of a pool.
 #[derive(Debug)]
 pub struct Pool {
-    /// Its name.
+    /// Its name. Unique among those that are not `gone`.
     pub name: Arc<str>,
+    /// It has left the configuration; what its last sessions need is still here.
+    pub gone: bool,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// From a request sent to the head of its response.
@@ -145,8 +158,10 @@ pub struct Pool {
     pub send_proxy: Option<proxy::Version>,
     /// What only UDP needs.
     pub udp: Udp,
-    /// In the order of the configuration; what a rota counts by.
+    /// In the order of the configuration, and behind them those that leave; what a rota counts by.
     pub backends: Vec<Backend>,
+    /// Where each is in `backends`.
+    pub places: Places,
     /// Whose turn it is, for each step of [`Pool::pick`]; kept from one snapshot to the next.
     pub turns: Arc<Turns>,
     /// What is in flight, for `hash_balance`; kept likewise.
@@ -188,6 +203,8 @@ impl Pool {
         let places: Vec<Place> = backends.iter().enumerate().map(place).collect();
         Pool {
             name: "p".into(),
+            gone: false,
+            places: Places::of(&backends),
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             retries: 1,
@@ -215,9 +232,32 @@ impl Pool {
         }
     }
 
-    /// The id of the backend of that slot, for the log. Looks through all of them.
+    /// The backend of that slot, if it is here.
+    pub fn backend_of(&self, slot: BackendSlot) -> Option<&Backend> {
+        self.backends.get(self.places.of_slot(slot)?)
+    }
+
+    /// The id of the backend of that slot, for the log.
     pub fn name_of(&self, slot: BackendSlot) -> &str {
-        self.backends.iter().find(|backend| backend.state.slot == slot).map_or("?", |backend| &backend.id)
+        self.backend_of(slot).map_or("?", |backend| &backend.id)
+    }
+}
+
+/// Where the backends of a pool are, by slot: a worker that has a lease finds its backend without looking through all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places(Arc<[(BackendSlot, u32)]>);
+
+impl Places {
+    /// The places of `backends`.
+    pub fn of(backends: &[Backend]) -> Places {
+        let mut places: Vec<_> = backends.iter().zip(0..).map(|(backend, at)| (backend.state.slot, at)).collect();
+        places.sort_unstable();
+        Places(places.into())
+    }
+
+    fn of_slot(&self, slot: BackendSlot) -> Option<usize> {
+        let at = self.0.binary_search_by_key(&slot, |(slot, _)| *slot).ok()?;
+        Some(self.0[at].1 as usize)
     }
 }
 
@@ -248,6 +288,8 @@ pub struct Backend {
     pub weight: u16,
     /// It was told to take no new work.
     pub disabled: bool,
+    /// It takes no new sessions: it was told so, or it leaves.
+    pub draining: bool,
     /// Its pool checks backends.
     pub checked: bool,
     /// Where it is, in the resolver's order. Empty: its name does not resolve, or only to our own

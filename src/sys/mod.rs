@@ -3,6 +3,7 @@
 //! Every function here is safe to call; each `unsafe` block says why.
 #![allow(unsafe_code)]
 
+pub mod pass;
 pub mod udp;
 
 use std::io;

@@ -70,6 +70,13 @@ impl Idle {
         }
     }
 
+    /// Closes those to `backend`, of which none comes back.
+    pub fn drop_all<S>(&mut self, backend: BackendSlot, links: &mut Slab<LinkId, Link<S>>) {
+        for entry in self.by_backend.remove(&backend).into_iter().flatten() {
+            links.remove(entry.link);
+        }
+    }
+
     /// When the next one has been idle for long enough.
     pub fn next_due(&self) -> Option<Tick> {
         self.next_due

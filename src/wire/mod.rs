@@ -4,5 +4,6 @@
 //! A decoder is given what has come so far and says what it is, that more is needed, or why it can be nothing.
 
 pub mod forwarded;
+pub mod handover;
 pub mod http1;
 pub mod proxy;

@@ -1,7 +1,7 @@
 //! A worker without its poll: sessions, their links, the queue of those who are ready, and their timers.
 
 use crate::base::blocks::Pool as Blocks;
-use crate::base::ids::{LinkId, SessionId};
+use crate::base::ids::{BackendSlot, LinkId, SessionId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -259,9 +259,11 @@ impl<N: Net> Core<N> {
     fn run(&mut self, id: SessionId, now: Tick, step: impl FnOnce(&mut Who, &mut Context<'_, N>) -> Outcome) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let mut who = session.who;
+        let snapshot = self.member.snapshot();
         let mut cx = Context {
             now,
-            draining: self.draining,
+            // Whose listener has left the configuration is asked to leave, too.
+            draining: self.draining || snapshot.listener(who.listener).is_none_or(|listener| listener.gone),
             net: &mut self.net,
             links: &mut self.links,
             spare: &mut self.spare,
@@ -273,7 +275,7 @@ impl<N: Net> Core<N> {
             permit: &mut session.client,
             waiting: &mut self.waiting,
             random: &mut self.random,
-            snapshot: self.member.snapshot(),
+            snapshot,
             count: self.stats.cell(usize::from(self.member.worker().0)),
             worker: self.member.worker(),
             control: self.control.as_ref(),
@@ -405,9 +407,20 @@ impl<N: Net> Core<N> {
         self.wake_all();
     }
 
+    /// Closes the idle connections to `backends`, which leave.
+    pub fn forget(&mut self, backends: &[BackendSlot]) {
+        for backend in backends {
+            self.idle.drop_all(*backend, &mut self.links);
+        }
+    }
+
     /// Steps every session in the next turn: something has changed that no event tells them of.
     pub fn wake_all(&mut self) {
         let sessions: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        self.wake(sessions);
+    }
+
+    fn wake(&mut self, sessions: Vec<SessionId>) {
         for id in sessions {
             if let Some(session) = self.sessions.get_mut(id)
                 && !session.queued
@@ -416,6 +429,15 @@ impl<N: Net> Core<N> {
                 self.queue.push_back(Task::Session(id));
             }
         }
+    }
+
+    /// Steps the sessions of listeners that have left the configuration: those that wait for a next request leave.
+    pub fn wake_gone(&mut self) {
+        let snapshot = self.member.snapshot();
+        let is_gone = |who: &Who| snapshot.listener(who.listener).is_none_or(|listener| listener.gone);
+        let gone = self.sessions.iter().filter(|(_, session)| is_gone(&session.who));
+        let gone: Vec<SessionId> = gone.map(|(id, _)| id).collect();
+        self.wake(gone);
     }
 
     /// Ends one session by a reset of both sides.

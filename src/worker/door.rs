@@ -1,6 +1,6 @@
 //! A listening socket of a worker, and the clients that come in by it.
 
-use crate::base::ids::ListenerId;
+use crate::base::ids::{ListenerId, SocketId};
 use crate::base::time::Tick;
 use crate::guard::{Cap, Seldom};
 use crate::link::plain::PlainStream;
@@ -19,6 +19,8 @@ const QUIET: u64 = 60_000;
 
 /// See the module.
 pub struct Door {
+    /// Which address it is at.
+    pub id: SocketId,
     /// Its listener in the snapshot.
     pub listener: ListenerId,
     /// For the log.
@@ -31,6 +33,8 @@ pub struct Door {
     pub paused: Option<Tick>,
     /// Shared by all doors of the listener.
     warnings: Arc<Seldom>,
+    /// Held for its count alone: who opens sockets sees that this one is there.
+    _held: Arc<Cap>,
 }
 
 /// Why a door stopped taking clients.
@@ -45,11 +49,17 @@ pub enum Stop {
 }
 
 impl Door {
-    /// A door for a socket of `listener`.
-    pub fn new(listener: ListenerId, plan: &Listener, socket: TcpListener) -> Door {
+    /// A door for the socket `id` of `listener`; `held` is dropped with it.
+    pub fn new(id: SocketId, listener: ListenerId, plan: &Listener, socket: TcpListener, held: Arc<Cap>) -> Door {
         let Listener { name, connections, warnings, .. } = plan;
         let (name, connections, warnings) = (name.clone(), connections.clone(), warnings.clone());
-        Door { listener, name, socket, connections, paused: None, warnings }
+        Door { id, listener, name, socket, connections, paused: None, warnings, _held: held }
+    }
+
+    /// From now on its clients are those of `listener`.
+    pub fn rename(&mut self, listener: ListenerId, plan: &Listener) {
+        (self.listener, self.name) = (listener, plan.name.clone());
+        (self.connections, self.warnings) = (plan.connections.clone(), plan.warnings.clone());
     }
 
     /// Takes in who waits, at most a budget of them.

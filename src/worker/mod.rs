@@ -6,4 +6,5 @@
 
 pub mod core;
 pub mod door;
+mod hand;
 pub mod thread;

@@ -1,18 +1,19 @@
 //! The loop around a [`Core`]: the poll, the listening sockets and the mailbox.
 
-use crate::base::ids::{FlowId, LinkId, ListenerId, WorkerId};
+use crate::base::ids::{FlowId, LinkId, ListenerId, SocketId, WorkerId};
 use crate::base::time::{Clock, Tick};
+use crate::config::Transport;
 use crate::guard::Cap;
 use crate::link::datagram::plain::{MioDatagrams, MioSocket};
 use crate::link::plain::{MioNet, PlainStream, close_dropped, readiness};
 use crate::session::udp::{self, Flows, Front};
 use crate::shared::hub::{Hub, Member};
-use crate::shared::mail::{Arrival, ControlMail, WorkerMail, WorkerPost};
+use crate::shared::mail::{Arrival, ControlMail, Listen, Opened, WorkerMail, WorkerPost};
 use crate::stats::Stats;
 use crate::worker::core::{Core, MEMORY, Task};
 use crate::worker::door::{Door, Stop};
 use crossbeam_channel::{Receiver, Sender};
-use mio::net::UdpSocket;
+use mio::net::{TcpListener, UdpSocket};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
 use std::sync::Arc;
@@ -20,9 +21,20 @@ use std::time::{Duration, Instant};
 
 /// Events taken at once.
 const EVENTS: usize = 1024;
-/// The token of the waker; doors follow, then listening sockets for datagrams. All lie below 2^32, where no link is, and
-/// no flow.
-const WAKER: usize = 0;
+/// The token of the waker. Doors have the odd ones behind it, listening sockets for datagrams the even ones. All lie below
+/// 2^32, where no link is, and no flow.
+pub(super) const WAKER: usize = 0;
+
+/// The token of the door at that place.
+pub(super) fn door_token(at: usize) -> Token {
+    Token(2 * at + 1)
+}
+
+/// The token of the listening socket for datagrams at that place.
+pub(super) fn front_token(at: usize) -> Token {
+    Token(2 * at + 2)
+}
+
 /// How often a worker that has drained looks whether the others have begun to, in milliseconds.
 const LEAVE_STEP: u64 = 10;
 
@@ -50,8 +62,10 @@ pub struct Worker {
     id: WorkerId,
     common: Common,
     poll: Poll,
-    doors: Vec<Option<Door>>,
-    fronts: Vec<Front<MioSocket>>,
+    /// Its listening sockets.
+    sockets: Vec<Opened<ListenerId>>,
+    /// None of them is served by before the worker is told to, since another process still does.
+    shut: bool,
     mailbox: Receiver<WorkerMail<PlainStream>>,
     post: WorkerPost<PlainStream>,
 }
@@ -63,31 +77,16 @@ pub struct Held {
 }
 
 impl Worker {
-    /// A worker with its listening sockets registered; `datagrams` are bound and non-blocking.
+    /// A worker with its listening sockets. With `shut` none of them is served by before the worker is told to, since another
+    /// process still does.
     ///
     /// # Errors
-    /// What epoll_create1(2), eventfd(2), epoll_ctl(2) or setsockopt(2) say: mostly that descriptors have run out.
-    pub fn new(
-        id: WorkerId,
-        common: Common,
-        doors: Vec<Door>,
-        datagrams: Vec<(ListenerId, std::net::UdpSocket)>,
-    ) -> io::Result<Worker> {
+    /// What epoll_create1(2) and eventfd(2) say: mostly that descriptors have run out.
+    pub fn new(id: WorkerId, common: Common, sockets: Vec<Opened<ListenerId>>, shut: bool) -> io::Result<Worker> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), Token(WAKER))?;
         let (post, mailbox) = WorkerPost::new(waker);
-        let mut doors: Vec<Option<Door>> = doors.into_iter().map(Some).collect();
-        for (at, door) in doors.iter_mut().flatten().enumerate() {
-            poll.registry().register(&mut door.socket, Token(WAKER + 1 + at), Interest::READABLE)?;
-        }
-        let mut fronts = Vec::with_capacity(datagrams.len());
-        for (at, (listener, socket)) in datagrams.into_iter().enumerate() {
-            let mut socket = MioSocket::listening(UdpSocket::from_std(socket))?;
-            let token = Token(WAKER + 1 + doors.len() + at);
-            poll.registry().register(socket.inner(), token, Interest::READABLE)?;
-            fronts.push(Front::new(listener, socket));
-        }
-        Ok(Worker { id, common, poll, doors, fronts, mailbox, post })
+        Ok(Worker { id, common, poll, sockets, shut, mailbox, post })
     }
 
     /// Where its mail is put in.
@@ -98,27 +97,33 @@ impl Worker {
     /// Runs until it is told to end. `posts` are those of all workers, in order.
     ///
     /// # Errors
-    /// When the poll itself fails, which no worker can go on without.
+    /// When the poll itself fails, or a listening socket cannot be watched: no worker can go on without.
     pub fn run(self, posts: Vec<WorkerPost<PlainStream>>) -> io::Result<Held> {
-        let Worker { id, common, poll, doors, fronts, mailbox, post: _ } = self;
+        let Worker { id, common, poll, sockets, shut, mailbox, post: _ } = self;
         let net = MioNet { registry: poll.registry().try_clone()?, pipes: common.pipes };
         let member = Member::new(common.hub.clone(), id);
         let now = common.clock.now();
         let mut core = Core::new(net, member, common.stats.clone(), now, MEMORY);
         core.control = Some(common.control.clone());
-        let flows = Flows::new(MioDatagrams { registry: poll.registry().try_clone()? }, fronts, now);
-        Loop { common, poll, doors, mailbox, posts, core, flows, draining: false, cut: false }.run()
+        let flows = Flows::new(MioDatagrams { registry: poll.registry().try_clone()? }, Vec::new(), now);
+        let doors = Vec::new();
+        let mut this = Loop { common, poll, doors, shut, mailbox, posts, core, flows, draining: false, cut: false };
+        for opened in sockets {
+            this.open(opened)?;
+        }
+        this.run()
     }
 }
 
-struct Loop {
-    common: Common,
-    poll: Poll,
-    doors: Vec<Option<Door>>,
+pub(super) struct Loop {
+    pub(super) common: Common,
+    pub(super) poll: Poll,
+    pub(super) doors: Vec<Option<Door>>,
+    pub(super) shut: bool,
     mailbox: Receiver<WorkerMail<PlainStream>>,
     posts: Vec<WorkerPost<PlainStream>>,
-    core: Core<MioNet>,
-    flows: Flows<MioDatagrams>,
+    pub(super) core: Core<MioNet>,
+    pub(super) flows: Flows<MioDatagrams>,
     draining: bool,
     cut: bool,
 }
@@ -131,9 +136,7 @@ impl Loop {
             self.wait(&mut events)?;
             let now = self.common.clock.now();
             self.core.member.beat(now);
-            if self.core.member.refresh() && self.core.member.snapshot().closes {
-                self.core.wake_all();
-            }
+            self.refresh(now);
             let mut mail = false;
             for event in &events {
                 let token = event.token().0;
@@ -143,11 +146,10 @@ impl Loop {
                     self.flows.latch(flow);
                 } else if token == WAKER {
                     mail = true;
+                } else if token % 2 == 1 {
+                    self.core.enqueue(Task::Door(token / 2));
                 } else {
-                    match (token - WAKER - 1).checked_sub(self.doors.len()) {
-                        Some(front) => self.flows.latch_front(front),
-                        None => self.core.enqueue(Task::Door(token - WAKER - 1)),
-                    }
+                    self.flows.latch_front(token / 2 - 1);
                 }
             }
             if mail {
@@ -165,7 +167,7 @@ impl Loop {
                 self.turn_flows(now);
             }
             self.core.expire(now);
-            self.flows.expire(now);
+            self.flows.expire(flows_cx(&self.core, &self.common, now));
             self.core.note_beside(self.flows.len());
             self.core.shed();
             close_dropped();
@@ -174,10 +176,18 @@ impl Loop {
         Ok(Held { _fronts: self.flows.into_fronts() })
     }
 
+    /// Takes what is in force.
+    fn refresh(&mut self, now: Tick) {
+        let cuts = self.core.member.snapshot().cuts;
+        if self.core.member.refresh() && self.core.member.snapshot().cuts != cuts {
+            self.core.wake_all();
+            let cut = self.flows.end_cut(flows_cx(&self.core, &self.common, now));
+            self.core.count().cut.add(cut as u64);
+        }
+    }
+
     fn turn_flows(&mut self, now: Tick) {
-        let (snapshot, count) = (self.core.member.snapshot(), self.core.count());
-        let worker = self.core.member.worker();
-        self.flows.turn(udp::Context { now, snapshot, process: &self.common.connections, count, worker });
+        self.flows.turn(flows_cx(&self.core, &self.common, now));
     }
 
     fn is_over(&self) -> bool {
@@ -250,10 +260,13 @@ impl Loop {
             match self.mailbox.try_recv() {
                 Ok(WorkerMail::Arrival(arrival)) => take(&mut self.core, arrival),
                 Ok(WorkerMail::Answer { session, answer }) => self.core.answer(session, answer),
+                Ok(WorkerMail::Listen(listen)) => self.listen(listen, now),
+                Ok(WorkerMail::Forget(backends)) => self.core.forget(&backends),
                 Ok(WorkerMail::Drain) => self.drain(now),
+                Ok(WorkerMail::Hand(order)) => self.hand(order, now),
                 Ok(WorkerMail::Cut) => {
                     self.core.cut_all();
-                    let flows = self.flows.cut_all();
+                    let flows = self.flows.cut_all(flows_cx(&self.core, &self.common, now));
                     self.core.count().cut.add(flows as u64);
                     self.cut = true;
                 }
@@ -262,14 +275,98 @@ impl Loop {
         }
     }
 
+    /// Other listening sockets.
+    fn listen(&mut self, listen: Listen<ListenerId>, now: Tick) {
+        if self.draining {
+            return;
+        }
+        // They may be of listeners that only the newest snapshot has.
+        self.refresh(now);
+        let Listen { open, rename, close, drop, done: _done } = listen;
+        let leave = !rename.is_empty() || !close.is_empty();
+        for opened in open {
+            let id = opened.id;
+            if let Err(error) = self.open(opened) {
+                log::error!("a listening socket cannot be watched, one worker does without ({id:?}): {error}");
+            }
+        }
+        for (id, listener) in rename {
+            self.flows.rename_front(id, listener);
+            let Some(plan) = self.core.member.snapshot().listener(listener) else { continue };
+            for door in self.doors.iter_mut().flatten().filter(|door| door.id == id) {
+                door.rename(listener, plan);
+            }
+        }
+        for id in close {
+            self.close(id, now);
+        }
+        for id in drop {
+            self.flows.drop_front(id, flows_cx(&self.core, &self.common, now));
+        }
+        if leave {
+            self.core.wake_gone();
+        }
+    }
+
+    fn open(&mut self, opened: Opened<ListenerId>) -> io::Result<()> {
+        let Opened { id, slot, listener, transport, socket, flows } = opened;
+        match transport {
+            Transport::Tcp => {
+                let Some(plan) = self.core.member.snapshot().listener(listener) else { return Ok(()) };
+                let socket = TcpListener::from_std(socket.into());
+                let mut door = Door::new(id, listener, plan, socket, flows);
+                let at = free_place(&mut self.doors);
+                if !self.shut {
+                    self.poll.registry().register(&mut door.socket, door_token(at), Interest::READABLE)?;
+                }
+                self.doors[at] = Some(door);
+            }
+            Transport::Udp => {
+                let socket = MioSocket::listening(UdpSocket::from_std(socket.into()))?;
+                let at = self.flows.place_for_front();
+                let mut front = Front::of((id, slot), listener, socket, flows);
+                if !self.shut {
+                    self.poll.registry().register(front.socket.inner(), front_token(at), Interest::READABLE)?;
+                    front.watched = true;
+                }
+                self.flows.add_front(at, front);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in who waits at a socket, then closes it: closing first would reset those. One for datagrams stays for the
+    /// flows that live.
+    fn close(&mut self, id: SocketId, now: Tick) {
+        let fronts = self.flows.places_of(id);
+        if !fronts.is_empty() {
+            fronts.into_iter().for_each(|at| self.flows.latch_front(at));
+            self.turn_flows(now);
+            self.flows.shut_front(id);
+            return;
+        }
+        for at in 0..self.doors.len() {
+            if let Some(mut door) = self.doors[at].take_if(|door| door.id == id) {
+                self.empty(&mut door, now);
+                let _ = self.poll.registry().deregister(&mut door.socket);
+            }
+        }
+    }
+
+    /// Takes in everybody who waits at a door.
+    fn empty(&mut self, door: &mut Door, now: Tick) {
+        let core = &mut self.core;
+        while door.accept(&self.common.connections, false, now, |arrival| take(core, arrival)) == Stop::Budget {}
+    }
+
     /// Takes everybody who waits in the kernel's queues, then closes them: closing first would reset those.
     fn drain(&mut self, now: Tick) {
         self.draining = true;
         self.core.member.leave();
-        for door in self.doors.iter_mut().filter_map(Option::take) {
-            let mut door = door;
-            let core = &mut self.core;
-            while door.accept(&self.common.connections, false, now, |arrival| take(core, arrival)) == Stop::Budget {}
+        for mut door in std::mem::take(&mut self.doors).into_iter().flatten() {
+            self.empty(&mut door, now);
+            // Somebody else may have the socket, too, and then closing ours does not end the watch.
+            let _ = self.poll.registry().deregister(&mut door.socket);
         }
         // The same for datagrams: who sent before we were told to end still gets a session.
         self.flows.latch_all();
@@ -277,6 +374,20 @@ impl Loop {
         self.core.drain();
         self.flows.drain(now);
     }
+}
+
+/// What a turn of the flows works with.
+pub(super) fn flows_cx<'a>(core: &'a Core<MioNet>, common: &'a Common, now: Tick) -> udp::Context<'a> {
+    let (snapshot, worker) = (core.member.snapshot(), core.member.worker());
+    udp::Context { now, snapshot, process: &common.connections, count: core.count(), worker }
+}
+
+/// A place for another, at the end if there is no other.
+fn free_place<T>(places: &mut Vec<Option<T>>) -> usize {
+    places.iter().position(Option::is_none).unwrap_or_else(|| {
+        places.push(None);
+        places.len() - 1
+    })
 }
 
 /// Gives a client to this worker, or to one that has clearly less to do.

@@ -31,7 +31,7 @@ fn served(addr: SocketAddr, path: &str) -> Value {
 }
 
 /// Fails unless this is an error as RFC 9457 has it, with something to do about it.
-fn problem(why: &str, answer: &Message, status: u16) {
+pub fn problem(why: &str, answer: &Message, status: u16) {
     assert_eq!(answer.status(), status, "{why}: {}", answer.text());
     assert_eq!(answer.head.get("content-type"), Some("application/problem+json"), "{why}");
     let told = json(answer);
@@ -374,12 +374,14 @@ fn curl_is_content() {
 #[test]
 fn an_answer_is_given_while_draining() {
     let backend = Backend::echoing_targets();
-    let lb_ = Setup::http(backend.addr()).listener("admin = true").start();
+    let global = "workers = 2\nshutdown_timeout = \"60s\"\n";
+    let lb_ = Setup::http(backend.addr()).global(global).listener("admin = true").start();
     let mut wire = Wire::to(lb_.addr());
     wire.send("POST /lb/stats HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(wire.head().status(), 100, "it is under way");
     lb_.signal(nix::sys::signal::Signal::SIGTERM);
-    lb_.wait_for_log("that it drains", |line| line.contains("draining"));
+    // The log tells when the workers are asked to drain, which each does when its turn comes: then it closes its door.
+    wait_until("both workers drain", || TcpStream::connect(lb_.addr()).is_err());
     wire.send("hello");
     let answer = wire.response();
     assert_eq!(answer.status(), 405);
@@ -412,4 +414,47 @@ fn a_breaker_is_told_of_where_one_is_configured() {
     (0..3).for_each(|_| assert_eq!(ask(addr, get("/bad")).status(), 500));
     both("three of four have failed", "open", 0.75);
     assert_eq!(ask(addr, get("/good")).status(), 503);
+    let answer = ask(addr, lb("/lb/health"));
+    assert_eq!(answer.status(), 503, "{}", answer.text());
+    let health = json(&answer);
+    assert_eq!(health["unhealthy_pools"], serde_json::json!(["out"]), "its only backend is behind an open breaker");
+    assert_eq!((&health["status"], &health["pools"]["out"]["available"]), (&"unhealthy".into(), &0.into()), "{health}");
+}
+
+#[test]
+fn a_pool_is_healthy_again_as_soon_as_its_breaker_lets_somebody_try() {
+    let backend = Backend::new(|_| b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let setup = Setup::http(backend.addr()).listener("admin = true");
+    let lb_ = setup.pool("circuit_breaker = { failure_threshold = 1, timeout = \"3s\" }").start();
+    let addr = lb_.addr();
+    let stands = || (ask(addr, lb("/lb/health")).status(), served(addr, "/lb/backends")[0]["circuit_breaker"].clone());
+    assert_eq!(ask(addr, get("/")).status(), 500);
+    wait_until("it is open", || {
+        let (health, breaker) = stands();
+        health == 503 && breaker["state"] == "open"
+    });
+    wait_until("its time is over", || {
+        let (health, breaker) = stands();
+        health == 200 && breaker["state"] == "half_open"
+    });
+    assert_eq!(ask(addr, get("/")).status(), 500, "the trial, which fails");
+    wait_until("it is open again", || stands().0 == 503);
+}
+
+#[test]
+fn in_a_panic_a_pool_is_healthy_whatever_its_checks_say() {
+    let backend = Backend::new(|request| match request.head.target() {
+        "/health" => b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ => ok("fine"),
+    });
+    let check = "health_check = { kind = \"http\", interval = \"20ms\", timeout = \"2s\", fall = 1 }";
+    for (threshold, status) in [("0.0", 503), ("0.5", 200)] {
+        let setup = Setup::http(backend.addr()).listener("admin = true");
+        let toml = setup.pool(&format!("panic_threshold = {threshold}")).toml();
+        let lb_ = L4lb::start(command(&[]), &toml.replace("health_check = { kind = \"none\" }", check));
+        let addr = lb_.addr();
+        wait_until("its check has spoken", || served(addr, "/lb/backends")[0]["state"] == "down");
+        wait_until("the pool is judged by its threshold", || ask(addr, lb("/lb/health")).status() == status);
+        assert_eq!(ask(addr, get("/")).status(), status, "and served by it");
+    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::http::{Backend, Wire, ask, get, ok};
 use crate::support::l4lb::command;
+use crate::support::udp::{Datagrams, UdpBackend, dial};
 use crate::support::{L4lb, PATIENCE, Server, Setup, connect, exchange, wait_until};
 
 /// What `path` says, asked once, on a connection of its own.
@@ -110,6 +111,55 @@ fn a_backend_that_says_it_is_ill_gets_no_work_until_it_is_well() {
     wait_until("it works again", || hears("sick"));
 }
 
+/// How many of so many questions go to the first of three.
+fn share(questions: usize, mut asks: impl FnMut() -> String) -> usize {
+    (0..questions).filter(|_| asks() == "a").count()
+}
+
+#[test]
+fn the_slow_one_of_three_gets_little_until_it_is_fast_again() {
+    let slow = Arc::new(AtomicBool::new(true));
+    let backends = ["a", "b", "c"].map(|name| {
+        let slow = slow.clone();
+        Backend::new(move |_| {
+            let late = name == "a" && slow.load(Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(if late { 50 } else { 10 }));
+            ok(name)
+        })
+    });
+    let lb = over(&backends, "algorithm = \"fastest_response\"").start();
+    // Four clients at once: as little as that is in flight, it is what lets a slow one be tried again soon.
+    let share_of_100 = || -> usize {
+        thread::scope(|scope| {
+            let ask_25 = || {
+                let mut wire = Wire::to(lb.addr());
+                share(25, || wire.ask(get("/")).text().to_owned())
+            };
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_25)).collect();
+            clients.into_iter().map(|client| client.join().expect("all are answered")).sum()
+        })
+    };
+    wait_until("each was tried", || share_of_100() < 100 && backends.iter().all(|one| one.accepted() > 0));
+    wait_until("the slow one gets little", || share_of_100() < 12);
+    slow.store(false, Ordering::SeqCst);
+    wait_until("it has its share again", || share_of_100() >= 20);
+}
+
+#[test]
+fn a_slow_server_of_datagrams_gets_little() {
+    let [a, b, c] = [("a", 100), ("b", 5), ("c", 5)].map(|(name, late)| {
+        UdpBackend::new(move |_| {
+            thread::sleep(Duration::from_millis(late));
+            Some(name.into())
+        })
+    });
+    let setup = Setup::udp(a.addr).backend(b.addr).backend(c.addr);
+    let lb = setup.pool("algorithm = \"fastest_response\"\nudp_responses = 1").start();
+    let mut asks = || String::from_utf8(dial(lb.addr()).ask(b"?")).expect("a name");
+    wait_until("each was tried", || share(5, &mut asks) < 5 && [&a, &b, &c].iter().all(|one| one.received() > 0));
+    wait_until("the slow one gets little", || share(60, &mut asks) < 6);
+}
+
 #[test]
 fn a_breaker_opens_and_tries_and_closes() {
     let works = Arc::new(AtomicBool::new(false));
@@ -122,7 +172,7 @@ fn a_breaker_opens_and_tries_and_closes() {
             false => b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n".to_vec(),
         }
     });
-    let breaker = "circuit_breaker = { failure_threshold = 3, success_threshold = 2, timeout = \"300ms\" }";
+    let breaker = "circuit_breaker = { failure_threshold = 3, success_threshold = 2, timeout = \"3s\" }";
     let lb = Setup::http(backend.addr()).pool(breaker).start();
     let status = || ask(lb.addr(), get("/")).status();
     assert_eq!([status(), status(), status()], [500; 3], "failures are passed on");

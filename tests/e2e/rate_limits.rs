@@ -297,13 +297,42 @@ fn each_header_address_or_client_behind_a_proxy_has_a_share_of_its_own() {
 }
 
 #[test]
-fn a_listener_and_its_pool_both_limit() {
+fn a_listener_and_its_pool_both_limit_and_each_tells_of_its_own() {
+    // Twenty come, ten pass the listener, and four of those the pool.
+    let limited = |setup: Setup, listener: &str, pool: &str| {
+        let listener = format!("{listener}\n{}", tokens("client_ip", 10));
+        setup.listener(&listener).pool(&format!("{pool}\n{}", window("all", 4, "1h")))
+    };
+    let told = |why: &str, api: SocketAddr, counted: &str| {
+        wait_until("all were looked at", || limit_of(api, "/listeners/in") == (10, 10));
+        wait_until("all that passed were", || limit_of(api, "/pools/out") == (4, 6));
+        let stats = json(&ask(api, lb("/lb/stats")));
+        for (place, came, refused) in [("/listeners/in", 20, 16), ("/pools/out", 10, 6)] {
+            let own = stats.pointer(place).expect("it is there");
+            assert_eq!((&own[counted], &own["refused"]), (&came.into(), &refused.into()), "{why}, {place}: {stats:#}");
+        }
+        let backends = stats["pools"]["out"]["backends"].as_object().expect("by name");
+        assert!(backends.values().all(|one| one[counted] == 4 && one["refused"] == 0), "{why}: {stats:#}");
+    };
     let backend = Backend::echoing_targets();
-    let setup = Setup::http(backend.addr()).listener(&format!("admin = true\n{}", tokens("client_ip", 10)));
-    let lb_ = setup.pool(&window("all", 4, "1h")).start();
+    let lb_ = limited(Setup::http(backend.addr()), "admin = true", "").start();
     assert_eq!(crowd(lb_.addr(), 4, 5, &get("/")), (4, 16));
-    assert_eq!(limit_of(lb_.addr(), "/listeners/in"), (10, 10));
-    assert_eq!(limit_of(lb_.addr(), "/pools/out"), (4, 6), "only those that the listener has let in");
+    told("http", lb_.addr(), "requests");
+
+    let server = Server::echo();
+    let lb_ = with_admin(&limited(Setup::to(server.addr), "", ""));
+    let served = (0..20).filter(|_| gets_back(&connect(lb_.addr_of("in")), b"x")).count();
+    assert_eq!(served, 4);
+    told("tcp", lb_.addr_of("web"), "connections");
+
+    for each in ["", "udp_requests = 1"] {
+        let backend = UdpBackend::echo();
+        let lb_ = with_admin(&limited(Setup::udp(backend.addr), "", each));
+        let clients: Vec<_> = (0..20).map(|_| dial(lb_.addr_of("in"))).collect();
+        clients.iter().for_each(|client| client.say(b"?"));
+        told("udp", lb_.addr_of("web"), "sessions");
+        assert_eq!(backend.received(), 4, "udp, {each}");
+    }
 }
 
 #[test]
@@ -489,4 +518,93 @@ fn a_limit_is_kept_while_the_world_around_it_changes() {
         assert_eq!(exchange(lb_.addr(), b"x"), b"x");
     }
     assert!((0..5).all(|_| closed_without_data(lb_.addr())), "five are five");
+}
+
+#[test]
+fn a_reload_keeps_what_was_used_up_of_a_limit_and_one_that_is_changed_begins_anew() {
+    let rows = [
+        ("tokens for all", tokens("all", 5), tokens("all", 7)),
+        ("another key", tokens("client_ip", 5), tokens("header:x-key", 7)),
+        ("another algorithm", window("header:x-key", 5, "1h"), tokens("header:x-key", 7)),
+        ("another time", window("client_ip", 5, "1h"), window("client_ip", 7, "2h")),
+    ];
+    for (why, limit, changed) in rows {
+        for at_pool in [false, true] {
+            let backend = Backend::echoing_targets();
+            let file = |limit: &str, more: &str| {
+                let setup = Setup::http(backend.addr());
+                match at_pool {
+                    false => setup.listener(&format!("admin = true\n{limit}")).pool(more),
+                    true => setup.listener("admin = true").pool(&format!("{limit}{more}")),
+                }
+            };
+            let lb_ = file(&limit, "").start();
+            let (addr, place) = (lb_.addr(), if at_pool { "/pools/out" } else { "/listeners/in" });
+            let ten = || crowd(addr, 2, 5, "GET / HTTP/1.1\r\nHost: a\r\nX-Key: k\r\n\r\n");
+            let why = format!("{why}, of the pool: {at_pool}");
+            assert_eq!(ten(), (5, 5), "{why}");
+            assert_eq!(lb_.reload(&file(&limit, "retries = 2").toml()), ["reloaded: pools changed: out"], "{why}");
+            assert_eq!(ten(), (0, 10), "{why}: it says the same, so it is the same one");
+            let told = lb_.reload(&file(&changed, "retries = 2").toml());
+            let which = if at_pool { "pools changed: out" } else { "listeners changed: in" };
+            assert_eq!(told, [format!("reloaded: {which}")], "{why}");
+            assert_eq!(ten(), (7, 3), "{why}: another one begins anew");
+            assert_eq!(limit_of(addr, place), (12, 18), "{why}: what was counted stays");
+            lb_.reload(&file("", "retries = 2").toml());
+            assert_eq!(ten(), (10, 0), "{why}: it is off");
+            let stats = json(&ask(addr, lb("/lb/stats")));
+            assert_eq!(stats.pointer(&format!("{place}/rate_limit")), None, "{why}: {stats:#}");
+            lb_.reload(&file(&changed, "retries = 2").toml());
+            assert_eq!(ten(), (7, 3), "{why}: it was gone in between");
+        }
+    }
+}
+
+#[test]
+fn over_a_reload_who_waits_keeps_its_moment() {
+    let (backend, came) = timed();
+    let file = |capacity: u32, more: &str| {
+        Setup::http(backend.addr()).listener(&format!("admin = true\n{}", leaky("all", capacity, 0.5))).pool(more)
+    };
+    let lb_ = file(3, "").start();
+    let addr = lb_.addr();
+    assert_eq!(ask(addr, get("/first")).status(), 200);
+    let wait = |path: &str, so_many: u64| {
+        let mut wire = Wire::to(addr);
+        wire.send(get(path));
+        wait_until("it waits", || limit_of(addr, "/listeners/in").0 == so_many);
+        wire
+    };
+    let mut second = wait("/second", 2);
+    lb_.reload(&file(3, "retries = 2").toml());
+    let mut third = wait("/third", 3);
+    lb_.reload(&file(4, "retries = 2").toml());
+    // The queue of the changed one is empty, and the others wait in the old one.
+    assert_eq!(ask(addr, get("/another")).status(), 200);
+    assert_eq!((second.response().status(), third.response().status()), (200, 200));
+    let came = came.lock().expect("never poisoned").clone();
+    let paths: Vec<&str> = came.iter().map(|(_, path)| &**path).collect();
+    assert_eq!(paths, ["/first", "/another", "/second", "/third"]);
+    let gap = came[3].0.duration_since(came[0].0);
+    assert!(gap > Duration::from_millis(3_800), "{gap:?}: two turns");
+}
+
+#[test]
+fn a_reload_changes_how_many_connections_a_client_may_have() {
+    let server = Server::echo();
+    let of = |most: u32| Setup::to(server.addr).listener(&format!("max_per_client = {most}"));
+    let lb_ = of(1).start();
+    let first = connect(lb_.addr());
+    first.echo(b"one");
+    assert!(closed_without_data(lb_.addr()), "one is one");
+    lb_.reload(&of(2).toml());
+    let second = connect(lb_.addr());
+    second.echo(b"two");
+    assert!(closed_without_data(lb_.addr()), "the one from before counts still");
+    lb_.reload(&of(1).toml());
+    first.echo(b"who is inside goes on");
+    second.echo(b"both do");
+    assert!(closed_without_data(lb_.addr()));
+    lb_.reload(&of(0).toml());
+    connect(lb_.addr()).echo(b"there is no limit");
 }

@@ -11,12 +11,13 @@ use crate::support::l4lb::command;
 use crate::support::ports::Refusing;
 use crate::support::{L4lb, Server, Setup, closed_without_data, exchange, wait_until};
 
-fn stats(addr: SocketAddr) -> Value {
+/// What `/lb/stats` tells.
+pub fn stats(addr: SocketAddr) -> Value {
     json(&ask(addr, lb("/lb/stats")))
 }
 
 /// Fails unless these counters come to these values. What is counted after an answer was sent may take a moment.
-fn expect(why: &str, addr: SocketAddr, place: &str, expected: &[(&str, u64)]) {
+pub fn expect(why: &str, addr: SocketAddr, place: &str, expected: &[(&str, u64)]) {
     let mut last = Value::Null;
     let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_until(why, || {

@@ -65,6 +65,18 @@ pub trait Net {
     fn nanos(&self) -> u64 {
         time::nanos()
     }
+    /// A socket on its way to another process.
+    type Passed;
+    /// The same socket once more, for another process.
+    ///
+    /// # Errors
+    /// What dup(2) says: out of descriptors.
+    fn pass(&self, socket: &Self::Socket) -> io::Result<Self::Passed>;
+    /// A socket that came from another process; whether it is connected.
+    fn receive(&mut self, passed: Self::Passed, connected: bool) -> Self::Socket;
+    /// Tells of `socket` no more. Closing it is not enough for one that another process has, too: epoll(7) watches what the
+    /// descriptor stands for, and that stays.
+    fn unwatch(&mut self, socket: &mut Self::Socket);
 }
 
 /// True for an error of a train that its datagrams may not have when they are sent one by one: a way without checksums

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Sockets towards backends, as one worker opens them.
 pub struct MioDatagrams {
@@ -40,6 +40,14 @@ impl MioSocket {
         // A kernel that knows no trains gives datagrams one by one.
         let _ = receive_trains(socket.as_fd());
         Ok(MioSocket { socket, names: true, errors: None })
+    }
+
+    /// The same socket once more, for somebody else.
+    ///
+    /// # Errors
+    /// What dup(2) says: out of descriptors.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// The socket.
@@ -92,5 +100,21 @@ impl Net for MioDatagrams {
     fn watch(&mut self, socket: &mut MioSocket, flow: FlowId) -> io::Result<()> {
         // For reading alone: a datagram socket would tell of room to write after every send.
         self.registry.register(&mut socket.socket, Token(flow.token()), Interest::READABLE)
+    }
+
+    type Passed = OwnedFd;
+
+    fn pass(&self, socket: &MioSocket) -> io::Result<OwnedFd> {
+        socket.try_clone()
+    }
+
+    fn receive(&mut self, passed: OwnedFd, connected: bool) -> MioSocket {
+        let errors = (!connected).then(|| Box::new(Headers::new(1, 1)));
+        MioSocket { socket: UdpSocket::from_std(passed.into()), names: !connected, errors }
+    }
+
+    fn unwatch(&mut self, socket: &mut MioSocket) {
+        // One that was never watched needs nothing.
+        let _ = self.registry.deregister(&mut socket.socket);
     }
 }

@@ -79,6 +79,8 @@ pub struct End {
     pub panic: bool,
     /// It was closed.
     pub closed: bool,
+    /// How many have it: two while it is passed on.
+    holders: usize,
     flow: Option<FlowId>,
     listening: bool,
     edge: bool,
@@ -102,6 +104,8 @@ pub struct Ends {
     pub unreachable: Vec<(SocketAddr, i32)>,
     /// Chance.
     pub dice: Dice,
+    /// The time, in nanoseconds.
+    pub nanos: u64,
 }
 
 impl Ends {
@@ -185,7 +189,7 @@ pub struct ScriptedDatagrams(Rc<RefCell<Ends>>);
 impl ScriptedDatagrams {
     /// A network.
     pub fn new(seed: u64, whims: Whims) -> ScriptedDatagrams {
-        let ends = Ends { all: Vec::new(), whims, unreachable: Vec::new(), dice: Dice::new(seed) };
+        let ends = Ends { all: Vec::new(), whims, unreachable: Vec::new(), dice: Dice::new(seed), nanos: 0 };
         ScriptedDatagrams(Rc::new(RefCell::new(ends)))
     }
 
@@ -201,7 +205,7 @@ impl ScriptedDatagrams {
 
     fn add(&self, end: End) -> ScriptedSocket {
         let mut ends = self.ends();
-        ends.all.push(end);
+        ends.all.push(End { holders: 1, ..end });
         ScriptedSocket { net: self.clone(), number: ends.len() - 1 }
     }
 }
@@ -233,6 +237,23 @@ impl Net for ScriptedDatagrams {
         end.flow = Some(flow);
         end.edge |= !end.incoming.is_empty() || end.pending.is_some();
         Ok(())
+    }
+
+    type Passed = ScriptedSocket;
+
+    fn pass(&self, socket: &ScriptedSocket) -> io::Result<ScriptedSocket> {
+        self.ends().get(socket.number).holders += 1;
+        Ok(ScriptedSocket { net: self.clone(), number: socket.number })
+    }
+
+    fn receive(&mut self, passed: ScriptedSocket, _connected: bool) -> ScriptedSocket {
+        passed
+    }
+
+    fn unwatch(&mut self, _: &mut ScriptedSocket) {}
+
+    fn nanos(&self) -> u64 {
+        self.ends().nanos
     }
 }
 
@@ -344,7 +365,10 @@ fn send_one(end: &mut End, bytes: &Slots, batch: &Batch, message: &Departure) ->
 
 impl Drop for ScriptedSocket {
     fn drop(&mut self) {
-        self.net.ends().get(self.number).closed = true;
+        let mut ends = self.net.ends();
+        let end = ends.get(self.number);
+        end.holders -= 1;
+        end.closed = end.holders == 0;
     }
 }
 

@@ -8,7 +8,7 @@ use crate::link::{Net, Read, Write};
 use crate::relay::Flushed;
 use crate::session::http::{Go, Http, READ, State};
 use crate::session::{Close, Context, Who};
-use crate::shared::admin::{Answer, Question, Rules};
+use crate::shared::admin::{Answer, Rules};
 use crate::shared::mail::ControlMail;
 use crate::shared::snapshot::{Listener, Serves};
 use crate::wire::forwarded::client_address;
@@ -27,6 +27,8 @@ const JOIN: usize = 32 * 1024;
 /// See the module.
 pub(super) struct Desk {
     body: BodyDecoder,
+    /// The content of the body, where it is for more than being let go.
+    content: Vec<u8>,
     /// The client waits for leave to send its body.
     waits: bool,
     asked_head: bool,
@@ -39,8 +41,8 @@ pub(super) struct Desk {
 enum Stage {
     /// The request's body is read; then this is done.
     Reading(Decision),
-    /// Control has been asked.
-    Asked,
+    /// Control has been asked, and may take so long to answer. `writes`: it may have changed something already.
+    Asked { patience: Duration, writes: bool },
     /// Control has answered.
     Answered(Answer),
     /// The rest of an answer, of which the client has taken so many bytes.
@@ -80,6 +82,7 @@ pub(super) fn called(
     };
     Some(Box::new(Desk {
         body: BodyDecoder::new(request.body, MOST, &Limits::default()),
+        content: Vec::new(),
         waits: request.expects_continue,
         asked_head: request.method == "HEAD",
         keep: request.keep_alive && request.version == Version::Http11,
@@ -107,13 +110,12 @@ impl Http {
                 Stage::Reading(_) => match self.read_body(&mut desk, who, cx) {
                     Body::Gone => return Go::Done(Close::Clean),
                     Body::Whole => {
-                        let Stage::Reading(decision) = std::mem::replace(&mut desk.stage, Stage::Asked) else {
+                        let Stage::Reading(decision) = std::mem::replace(&mut desk.stage, Stage::NOBODY) else {
                             return Go::Done(Close::Cut);
                         };
                         desk.since = cx.now;
-                        if let Err(answer) = ask(decision, who, cx) {
-                            desk.stage = Stage::Answered(answer);
-                        }
+                        let content = std::mem::take(&mut desk.content);
+                        desk.stage = ask(decision, &content, who, cx).unwrap_or_else(Stage::Answered);
                         continue;
                     }
                     Body::Bad(bad) => {
@@ -137,11 +139,12 @@ impl Http {
                         due
                     }
                 },
-                Stage::Asked => {
-                    let due = desk.since.after(PATIENCE);
+                Stage::Asked { patience, writes } => {
+                    let due = desk.since.after(*patience);
                     if cx.now >= due {
                         // Its answer may still come: it must not be taken for that of another question.
-                        desk.give_up(busy());
+                        let answer = if *writes { lost() } else { busy() };
+                        desk.give_up(answer);
                         continue;
                     }
                     due
@@ -187,7 +190,7 @@ impl Http {
     /// Takes what control has answered; false when it was not asked.
     pub(in crate::session) fn take_answer(&mut self, answer: Answer) -> bool {
         match &mut self.state {
-            State::Admin(desk) if matches!(desk.stage, Stage::Asked) => {
+            State::Admin(desk) if matches!(desk.stage, Stage::Asked { .. }) => {
                 desk.stage = Stage::Answered(answer);
                 true
             }
@@ -195,9 +198,10 @@ impl Http {
         }
     }
 
-    /// Reads on to the end of the request's body. There is nothing yet that can be written, so its content is let go.
+    /// Reads on to the end of the request's body. Its content is kept for a write, and let go otherwise.
     fn read_body<N: Net>(&mut self, desk: &mut Desk, who: &Who, cx: &mut Context<'_, N>) -> Body {
         let Some(client) = cx.links.get_mut(who.client) else { return Body::Gone };
+        let keeps = matches!(desk.stage, Stage::Reading(Decision::Write(_)));
         // One that is told to be too long is not waited for.
         if let Err(bad) = desk.body.next(&mut &b""[..]) {
             return Body::Bad(bad);
@@ -227,7 +231,14 @@ impl Http {
             let mut rest = &cx.scratch[..n];
             loop {
                 match desk.body.next(&mut rest) {
-                    Ok(Piece::Data(_)) if !desk.body.is_end() => {}
+                    Ok(Piece::Data(data)) => {
+                        if keeps {
+                            desk.content.extend_from_slice(data);
+                        }
+                        if desk.body.is_end() {
+                            break;
+                        }
+                    }
                     Ok(_) => break,
                     Err(bad) => return Body::Bad(bad),
                 }
@@ -243,6 +254,8 @@ impl Http {
     /// Sends the head of an answer, and with it as much of the rest as is held at the most.
     fn send_head<N: Net>(&mut self, desk: &mut Desk, answer: Answer, who: &Who, cx: &mut Context<'_, N>) {
         let Answer { status, problem, generation, fields, body } = answer;
+        // Nothing is described that does not come (RFC 9110, section 15.4.5).
+        let empty = status == 304;
         desk.keep &= !cx.draining;
         let tag = generation.map(|generation| format!("\"{generation}\""));
         let mut all = vec![("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
@@ -252,8 +265,12 @@ impl Http {
             status,
             close: !desk.keep,
             date: None,
-            content_type: Some(if problem { "application/problem+json" } else { "application/json" }),
-            length: Some(body.len() as u64),
+            content_type: match (empty, problem) {
+                (true, _) => None,
+                (_, true) => Some("application/problem+json"),
+                (_, false) => Some("application/json"),
+            },
+            length: (!empty).then_some(body.len() as u64),
             fields: &all,
         };
         cx.out.clear();
@@ -285,17 +302,32 @@ impl Desk {
     }
 }
 
+impl Stage {
+    /// While one is on the way to the next.
+    const NOBODY: Stage = Stage::Asked { patience: PATIENCE, writes: false };
+}
+
+fn lost() -> Answer {
+    let detail = "there was no answer in time, and whether the change was made is not known; look at /lb/config";
+    Answer::problem(504, detail)
+}
+
 fn busy() -> Answer {
     Answer::problem(503, "too much is asked here just now; try again in a second").with("Retry-After", "1")
 }
 
-/// Does what was decided; what is to be answered at once.
-fn ask<N: Net>(decision: Decision, who: &Who, cx: &Context<'_, N>) -> Result<(), Answer> {
-    let question: Question = match decision {
+/// Does what was decided, for a request with this content; what is to be answered at once.
+fn ask<N: Net>(decision: Decision, content: &[u8], who: &Who, cx: &Context<'_, N>) -> Result<Stage, Answer> {
+    let (worker, session) = (cx.worker, who.id);
+    let (mail, patience, writes) = match decision {
         Decision::Answer(answer) => return Err(answer),
-        Decision::Ask(question) => question,
+        Decision::Ask { question, unless } => (ControlMail::Ask { worker, session, question, unless }, PATIENCE, false),
+        Decision::Write(form) => {
+            let order = form.fill(content, who.listener)?;
+            let patience = PATIENCE + order.wait();
+            (ControlMail::Order { worker, session, order: Box::new(order) }, patience, true)
+        }
     };
-    let mail = ControlMail::Ask { worker: cx.worker, session: who.id, question };
     let sent = cx.control.is_some_and(|control| control.try_send(mail).is_ok());
-    if sent { Ok(()) } else { Err(busy()) }
+    if sent { Ok(Stage::Asked { patience, writes }) } else { Err(busy()) }
 }

@@ -249,6 +249,14 @@ impl Exchange {
             if cx.links.get_mut(who.client).is_none_or(super::is_broken) {
                 return Step::Gone;
             }
+            // It has left, and has had its time: what it has not answered by now it does not.
+            if self.lease.as_ref().is_some_and(|lease| lease.backend().is_cut()) {
+                self.verdict = Verdict::Aborted;
+                if self.download.has_begun() {
+                    return Step::Break;
+                }
+                return Step::Fail(Failed { status: 503, why: "the backend was removed before it answered" });
+            }
             match &mut self.way {
                 // Whoever ends its side while it waits in line has lost patience.
                 Way::None
@@ -392,9 +400,8 @@ impl Exchange {
                 return Ok(());
             }
         }
-        let slot = self.lease.as_ref().map(|lease| lease.backend().slot);
-        let addresses = pool.backends.iter().find(|b| Some(b.state.slot) == slot).map(|b| b.addresses.clone());
-        let addresses = addresses.unwrap_or_else(|| Arc::new([]));
+        let backend = self.lease.as_ref().and_then(|lease| pool.backend_of(lease.backend().slot));
+        let addresses = backend.map(|backend| backend.addresses.clone()).unwrap_or_else(|| Arc::new([]));
         self.way = Way::Connecting(Attempt::new(addresses, cx.now, pool.connect_timeout, true));
         Ok(())
     }
@@ -591,6 +598,7 @@ impl Exchange {
         }
         self.way = Way::None;
         let reusable = !cx.draining
+            && !lease.backend().is_leaving()
             && self.upload.is_done()
             && self.download.backend_stays()
             && cx.links.get_mut(link).is_some_and(Link::is_quiet);

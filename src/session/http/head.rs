@@ -18,6 +18,10 @@ use crate::wire::http1::{
 /// Our name in `Via` more often than this is a loop.
 const LOOPS: usize = 5;
 
+/// In a drain a connection without a request is closed when its last answer is so old, in milliseconds. The next request of
+/// one that was busy just now may be on its way: it is answered, and told that the connection ends, in place of being cut.
+const RECENT: u64 = 1_000;
+
 impl Http {
     /// When a client that has not sent its head has had its time.
     pub(super) fn head_due<N: Net>(&self, who: &Who, cx: &Context<'_, N>) -> Tick {
@@ -62,10 +66,14 @@ impl Http {
                     if have > held && self.inbox.push(&cx.scratch[held..have], cx.blocks).is_err() {
                         return Go::Done(Close::Cut);
                     }
+                    let mut due = self.head_due(who, cx);
                     if cx.draining && self.served && self.head_since.is_none() {
-                        return Go::Done(Close::Clean);
+                        let rested = Tick(self.since.0 + RECENT);
+                        if cx.now >= rested {
+                            return Go::Done(Close::Clean);
+                        }
+                        due = due.min(rested);
                     }
-                    let due = self.head_due(who, cx);
                     if cx.now < due {
                         return Go::Wait(due.min(self.private.due()));
                     }

@@ -1,9 +1,11 @@
 //! From backends to clients: replies are gathered over a turn, and leave together.
 
-use crate::base::ids::FlowId;
+use crate::base::ids::{FlowId, ListenerId, PoolId};
 use crate::guard::Outcome;
 use crate::link::datagram::{Batch, Departure, MOST_BYTES, MOST_SEGMENTS, Net, Part, Slots, Socket, forbids_trains};
-use crate::session::udp::flow::{Flow, Key, Next, Upstream};
+use crate::session::books::Verdict;
+use crate::session::udp::account::Ending;
+use crate::session::udp::flow::{Flow, Key, Next, Scattered, Upstream};
 use crate::session::udp::reach::is_refusal;
 use crate::session::udp::{Context, Flows, Front};
 use crate::shared::snapshot::Pool;
@@ -35,12 +37,15 @@ impl<N: Net> Flows<N> {
         let Some(flow) = self.flows.get_mut(id) else { return };
         flow.queued = false;
         let front = flow.key.front as usize;
+        let is_frozen = |front: &Front<N::Socket>| front.frozen.is_some();
+        if self.fronts.get(front).and_then(Option::as_ref).is_none_or(is_frozen) {
+            return;
+        }
         let sockets = match flow.upstream {
             Upstream::One(_) => 1,
             Upstream::Each(_) => 2,
         };
-        let plan = cx.snapshot.listener(self.fronts[front].listener);
-        let Some(pool) = plan.and_then(|listener| cx.snapshot.pool(listener.pool?)) else { return };
+        let Some(pool) = cx.snapshot.pool(flow.pool) else { return };
         let mut again = false;
         for socket in 0..sockets {
             again |= self.read_socket(id, socket, pool, cx);
@@ -55,7 +60,8 @@ impl<N: Net> Flows<N> {
         let (mut read, mut errors, mut most) = (0, 0, FIRST);
         while read < BUDGET {
             let Some(flow) = self.flows.get_mut(id) else { return false };
-            let room = self.fronts[flow.key.front as usize].down.room();
+            let front = flow.key.front as usize;
+            let room = self.front(front).map_or(0, |front| front.down.room());
             if self.replies.count() - self.taken < most || room < most * PARTS {
                 self.flush(cx);
             }
@@ -72,10 +78,10 @@ impl<N: Net> Flows<N> {
                     let first = self.taken;
                     self.taken += filled;
                     for slot in first..first + filled {
-                        self.take_reply(id, slot, cx);
+                        self.take_reply(id, slot, pool, cx);
                     }
                     if self.is_answered(id, pool) {
-                        self.end(id);
+                        self.end(id, Ending::Over, cx);
                         return false;
                     }
                     if filled < most {
@@ -110,25 +116,44 @@ impl<N: Net> Flows<N> {
     }
 
     /// Takes what lies in a slot for the client of its flow.
-    fn take_reply(&mut self, id: FlowId, slot: usize, cx: Context<'_>) {
+    fn take_reply(&mut self, id: FlowId, slot: usize, pool: &Pool, cx: Context<'_>) {
         let told = *self.replies.told(slot);
         let datagrams = told.datagrams() as u64;
         cx.count.udp_replies.add(datagrams);
         let Some(flow) = self.flows.get_mut(id) else { return cx.count.udp_reply_failed.add(datagrams) };
+        let listener = flow.listener;
         match &mut flow.upstream {
             Upstream::One(connected) => {
-                connected.replies += datagrams;
-                connected.refusals = 0;
                 connected.next = Next::Send;
-                connected.lease.backend().answered();
-                // Only the first word counts; a breaker that closes by it says so in the API.
-                let _ = connected.lease.report(Outcome::Success, cx.now);
+                let took = connected.answered(datagrams, pool, cx.now, || self.net.nanos());
+                let tally = cx.of_backend(connected.lease.backend());
+                tally.datagrams_out.add(datagrams);
+                tally.bytes_out.add(told.len as u64);
+                if let Some(took) = took {
+                    tally.latency(took);
+                    if !std::mem::replace(&mut flow.answered, true) {
+                        let whole = (connected.asked.0 + took).saturating_sub(flow.began);
+                        cx.tallies(listener, flow.pool).for_each(|tally| tally.latency(whole));
+                    }
+                }
             }
             Upstream::Each(each) => {
                 let from = told.from.map(|from| (from.ip(), from.port()));
-                match from.and_then(|from| each.known.get(&from)) {
-                    Some(state) => _ = state.answered(),
-                    None => return cx.count.udp_stranger.add(datagrams),
+                let Scattered { known, trials, .. } = &mut **each;
+                let Some(known) = from.and_then(|from| known.get_mut(&from)) else {
+                    return cx.count.udp_stranger.add(datagrams);
+                };
+                let tallies = cx.tallies(listener, flow.pool);
+                known.state.answered();
+                known.report(Outcome::Success, trials, pool, cx.now);
+                known.ends(Verdict::Succeeded, tallies.clone(), cx);
+                let tally = cx.of_backend(&known.state);
+                tally.datagrams_out.add(datagrams);
+                tally.bytes_out.add(told.len as u64);
+                if let Some((asked, _)) = known.asked.take() {
+                    let took = self.net.nanos().saturating_sub(asked);
+                    known.state.estimate.sample(took as f64, cx.now.0);
+                    tallies.chain([tally]).for_each(|tally| tally.latency(took));
                 }
             }
         }
@@ -145,7 +170,9 @@ impl<N: Net> Flows<N> {
     /// datagrams found no room.
     fn gather(&mut self, flow: FlowId, key: Key, slot: usize, trains: bool) -> usize {
         let (told, start) = (*self.replies.told(slot), self.replies.start(slot));
-        let Front { down, owners, .. } = &mut self.fronts[key.front as usize];
+        let Some(Some(Front { down, owners, .. })) = self.fronts.get_mut(key.front as usize) else {
+            return told.datagrams();
+        };
         if told.segment == 0 {
             let part = Part { start, len: told.len };
             if let (Some(owner), Some(message)) = (owners.last_mut(), down.messages().last())
@@ -193,14 +220,18 @@ impl<N: Net> Flows<N> {
     }
 
     fn flush_front(&mut self, front: usize, cx: Context<'_>) {
-        let Front { socket, down, owners, .. } = &mut self.fronts[front];
+        let Some(Some(Front { listener, socket, down, owners, .. })) = self.fronts.get_mut(front) else { return };
         let (mut at, all) = (0, down.messages().len());
+        if all == 0 {
+            return;
+        }
+        let mut sent_all = Sent::default();
         while at < all {
             match socket.send_batch(&self.replies, down, at..all) {
                 Ok(sent) => {
                     let end = (at + sent.max(1)).min(all);
                     for (message, owner) in down.messages()[at..end].iter().zip(&owners[at..end]) {
-                        sent_down(datagrams_of(down, message), owner.bytes, cx);
+                        sent_all.add(datagrams_of(down, message), owner.bytes);
                     }
                     at = end;
                 }
@@ -213,12 +244,14 @@ impl<N: Net> Flows<N> {
                         if let Some(flow) = self.flows.get_mut(owners[at].flow) {
                             flow.trains = false;
                         }
-                        send_one_by_one(socket, &self.replies, (down.parts_of(&message), message), &mut self.up, cx);
+                        let train = (down.parts_of(&message), message);
+                        send_one_by_one(socket, &self.replies, train, &mut self.up, &mut sent_all, cx);
                     }
                     at += 1;
                 }
             }
         }
+        sent_all.count(*listener, cx);
         down.clear();
         owners.clear();
     }
@@ -232,9 +265,28 @@ fn datagrams_of(batch: &Batch, message: &Departure) -> usize {
     }
 }
 
-fn sent_down(datagrams: usize, bytes: usize, cx: Context<'_>) {
-    cx.count.udp_out.add(datagrams as u64);
-    cx.count.bytes_out.add(bytes as u64);
+/// What has gone to clients by one flush.
+#[derive(Default)]
+struct Sent {
+    datagrams: u64,
+    bytes: u64,
+}
+
+impl Sent {
+    fn add(&mut self, datagrams: usize, bytes: usize) {
+        self.datagrams += datagrams as u64;
+        self.bytes += bytes as u64;
+    }
+
+    fn count(self, listener: ListenerId, cx: Context<'_>) {
+        cx.count.udp_out.add(self.datagrams);
+        cx.count.bytes_out.add(self.bytes);
+        let pool = cx.snapshot.listener(listener).and_then(|listener| listener.pool);
+        for tally in cx.tallies(listener, pool.unwrap_or(PoolId(0))) {
+            tally.datagrams_out.add(self.datagrams);
+            tally.bytes_out.add(self.bytes);
+        }
+    }
 }
 
 /// Sends the datagrams of a train that was refused.
@@ -243,6 +295,7 @@ fn send_one_by_one<S: Socket>(
     bytes: &Slots,
     (parts, message): (&[Part], Departure),
     up: &mut Batch,
+    sent: &mut Sent,
     cx: Context<'_>,
 ) {
     for whole in parts {
@@ -252,7 +305,7 @@ fn send_one_by_one<S: Socket>(
             up.push(&[part], 0, message.to, message.source);
             loop {
                 match socket.send_batch(bytes, up, 0..1) {
-                    Ok(_) => sent_down(1, part.len, cx),
+                    Ok(_) => sent.add(1, part.len),
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                     Err(error) => drop_down(1, &error, cx),
                 }

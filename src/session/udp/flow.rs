@@ -1,5 +1,6 @@
 //! A flow, and what it is found by.
 
+use crate::base::ids::{ListenerId, PoolId};
 use crate::base::time::Tick;
 use crate::guard::{ClientPermit, Permit};
 use crate::shared::backend::{BackendState, Lease};
@@ -41,9 +42,20 @@ impl Hash for Key {
     }
 }
 
+/// Its places under the limits: of the process, of its listener, among the flows of its address, and of its client.
+pub(super) type Permits = (Permit, Permit, Permit, Option<ClientPermit>);
+
 /// See `session::udp`.
 pub(super) struct Flow<S> {
     pub(super) key: Key,
+    /// The listener that it came in by.
+    pub(super) listener: ListenerId,
+    /// The pool that it was begun in.
+    pub(super) pool: PoolId,
+    /// When it began, in nanoseconds.
+    pub(super) began: u64,
+    /// A reply has come, from whichever backend.
+    pub(super) answered: bool,
     pub(super) upstream: Upstream<S>,
     /// How long it may be silent, in milliseconds.
     pub(super) idle: u64,
@@ -56,7 +68,7 @@ pub(super) struct Flow<S> {
     pub(super) sent: u64,
     /// Replies may leave as trains: the way to the client has not refused one yet.
     pub(super) trains: bool,
-    pub(super) _permits: (Permit, Permit, Option<ClientPermit>),
+    pub(super) _permits: Permits,
 }
 
 impl<S> Flow<S> {
@@ -111,6 +123,10 @@ pub(super) struct Connected<S> {
     pub(super) at: usize,
     /// The snapshot in which the backend was last seen.
     pub(super) generation: u64,
+    /// When it was reached, by the clock, in nanoseconds, and the turn: its first datagram follows at once.
+    pub(super) asked: (u64, Tick),
+    /// It has refused, at each of its addresses, since it last answered.
+    pub(super) refused: bool,
     /// Datagrams of the client that went to this backend: what it has to answer.
     pub(super) requests: u64,
     /// Datagrams that came back.
@@ -126,13 +142,33 @@ pub(super) struct Connected<S> {
 pub(super) struct Scattered<S> {
     pub(super) v4: Option<S>,
     pub(super) v6: Option<S>,
-    /// Whom it has sent to: all others are strangers.
-    pub(super) known: FxHashMap<(IpAddr, u16), Arc<BackendState>>,
+    /// Whom it has sent to, by address: all others are strangers.
+    pub(super) known: FxHashMap<(IpAddr, u16), Known>,
+    /// How many of these are tried for their breakers.
+    pub(super) trials: usize,
+}
+
+/// An address of a backend that datagrams were sent to, each a session of its own.
+pub(super) struct Known {
+    pub(super) state: Arc<BackendState>,
+    /// How the last of these sessions went is not known yet: it has neither been answered nor refused.
+    pub(super) open: bool,
+    /// When the first datagram was sent that has no reply behind it: by the clock, in nanoseconds, and the turn.
+    pub(super) asked: Option<(u64, Tick)>,
+    /// The breaker of the backend is half open, and waits for how it goes.
+    pub(super) trial: Option<Trial>,
+}
+
+/// See [`Known::trial`].
+pub(super) struct Trial {
+    pub(super) lease: Lease,
+    /// When silence counts as good.
+    pub(super) until: Tick,
 }
 
 impl<S> Scattered<S> {
     pub(super) fn new() -> Scattered<S> {
-        Scattered { v4: None, v6: None, known: FxHashMap::default() }
+        Scattered { v4: None, v6: None, known: FxHashMap::default(), trials: 0 }
     }
 
     /// The socket of the family of `to`.

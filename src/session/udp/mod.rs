@@ -1,24 +1,29 @@
 //! Sessions of datagrams: who sent to which listening socket, and the socket towards a backend that answers for it.
 //!
 //! Knows: listening sockets, flows, pools. Must not touch: threads, the poll, the clock (`now` is told).
-//! Read [`Flows`] first, then `up` (from clients), `reach` (to a backend, and to another one) and `down` (to clients).
+//! Read [`Flows`] first, then `up` (from clients), `reach` (to a backend, and to another one), `down` (to clients) and
+//! `account` (what it all comes to).
 //!
 //! A flow is one client address at one listening socket; behind a wildcard, at one local address, since it is answered
 //! from there. It has a socket of its own that is connected to its backend: so the kernel tells its replies from those of
 //! others, keeps strangers out, and tells of ICMP errors. Nothing is ever held back: a datagram goes on at once, or is
 //! dropped and counted.
 
+mod account;
 mod down;
 mod flow;
+mod hand;
 mod reach;
 mod up;
 
+#[cfg(test)]
+mod hand_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
-use crate::base::ids::{BackendSlot, FlowId, ListenerId, WorkerId};
+use crate::base::ids::{BackendSlot, FlowId, ListenerId, SocketId, WorkerId};
 use crate::base::slab::Slab;
 use crate::base::time::Tick;
 use crate::base::wheel::Wheel;
@@ -26,7 +31,8 @@ use crate::guard::Cap;
 use crate::link::datagram::{Batch, MOST_SEGMENTS, Net, Part, Slots};
 use crate::shared::snapshot::Snapshot;
 use crate::stats::{Cell, Counter};
-use flow::{Flow, Key};
+use account::Ending;
+use flow::{Flow, Key, Upstream};
 use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,12 +62,22 @@ pub struct Context<'a> {
     pub process: &'a Arc<Cap>,
     /// What is counted in.
     pub count: &'a Cell,
-    /// Who counts.
+    /// Who it is.
     pub worker: WorkerId,
 }
 
 /// A listening socket.
 pub struct Front<S> {
+    /// Which address it is at.
+    id: SocketId,
+    /// Which one it is of those at its address.
+    slot: u32,
+    /// The poll tells of it.
+    pub watched: bool,
+    /// Flows at that address, in all workers.
+    flows: Arc<Cap>,
+    /// Nobody begins a flow here any more.
+    shut: bool,
     /// Its listener in the snapshot.
     pub listener: ListenerId,
     /// The socket, non-blocking.
@@ -69,20 +85,33 @@ pub struct Front<S> {
     queued: bool,
     /// When to try again after errors; [`Tick::NEVER`] while it is well.
     retry: Tick,
+    /// Its flows, while neither it nor they are read: another process is taking them over.
+    frozen: Option<Vec<FlowId>>,
     /// Replies that were gathered in this turn, and for each message whose it is.
     down: Batch,
     owners: Vec<down::Owner>,
 }
 
 impl<S> Front<S> {
-    /// A socket of `listener`.
+    /// The only socket of `listener`.
     pub fn new(listener: ListenerId, socket: S) -> Front<S> {
+        Front::of((SocketId(0), 0), listener, socket, Cap::new(0))
+    }
+
+    /// A socket of `listener`: of those at the address `id` the one of that slot. `flows` counts all flows of the address.
+    pub fn of((id, slot): (SocketId, u32), listener: ListenerId, socket: S, flows: Arc<Cap>) -> Front<S> {
         let most = SLOTS * down::PARTS;
         Front {
+            id,
+            slot,
+            watched: false,
+            flows,
+            shut: false,
             listener,
             socket,
             queued: false,
             retry: Tick::NEVER,
+            frozen: None,
             down: Batch::new(most),
             owners: Vec::with_capacity(most),
         }
@@ -131,7 +160,8 @@ impl Dropped {
 /// Everything of UDP that one worker owns.
 pub struct Flows<N: Net> {
     net: N,
-    fronts: Vec<Front<N::Socket>>,
+    /// By place; a place may be free.
+    fronts: Vec<Option<Front<N::Socket>>>,
     flows: Slab<FlowId, Flow<N::Socket>>,
     /// The flow that a client's next datagram belongs to. Whoever sends chooses the keys, so the hash cannot be foreseen.
     table: HashMap<Key, FlowId>,
@@ -162,7 +192,7 @@ impl<N: Net> Flows<N> {
         let slots = if fronts.is_empty() { 0 } else { SLOTS };
         Flows {
             net,
-            fronts,
+            fronts: fronts.into_iter().map(Some).collect(),
             flows: Slab::new(),
             table: HashMap::new(),
             queue: VecDeque::new(),
@@ -197,7 +227,7 @@ impl<N: Net> Flows<N> {
 
     /// Something has come in on a listening socket.
     pub fn latch_front(&mut self, at: usize) {
-        if let Some(front) = self.fronts.get_mut(at)
+        if let Some(front) = self.front(at)
             && !front.queued
         {
             front.queued = true;
@@ -245,15 +275,18 @@ impl<N: Net> Flows<N> {
 
     /// When the next timer may be due.
     pub fn next_due(&self) -> Option<Tick> {
-        let retries = self.fronts.iter().map(|front| front.retry).filter(|retry| *retry != Tick::NEVER);
+        let retries = self.fronts.iter().flatten().map(|front| front.retry).filter(|retry| *retry != Tick::NEVER);
         self.wheel.next().into_iter().chain(retries).min()
     }
 
     /// Runs the timers that are due: flows that were silent for too long end.
-    pub fn expire(&mut self, now: Tick) {
+    pub fn expire(&mut self, cx: Context<'_>) {
+        let now = cx.now;
         for at in 0..self.fronts.len() {
-            if self.fronts[at].retry <= now {
-                self.fronts[at].retry = Tick::NEVER;
+            if let Some(front) = self.front(at)
+                && front.retry <= now
+            {
+                front.retry = Tick::NEVER;
                 self.latch_front(at);
             }
         }
@@ -266,9 +299,12 @@ impl<N: Net> Flows<N> {
                 continue;
             }
             if flow.due > now {
+                if let Some(pool) = cx.snapshot.pool(flow.pool) {
+                    flow.note_silence(pool, now);
+                }
                 self.look_again(id, now);
             } else {
-                self.end(id);
+                self.end(id, Ending::Over, cx);
             }
         }
         if fired.capacity() <= SMALL {
@@ -291,17 +327,96 @@ impl<N: Net> Flows<N> {
     }
 
     /// Ends every flow at once; returns how many there were.
-    pub fn cut_all(&mut self) -> usize {
+    pub fn cut_all(&mut self, cx: Context<'_>) -> usize {
         let ids: Vec<FlowId> = self.flows.iter().map(|(id, _)| id).collect();
         for id in &ids {
-            self.end(*id);
+            self.end(*id, Ending::Cut, cx);
+        }
+        ids.len()
+    }
+
+    /// Ends the flows of backends that have drained for long enough: the next datagram of each client begins another. Returns
+    /// how many there were.
+    pub fn end_cut(&mut self, cx: Context<'_>) -> usize {
+        let is_cut = |flow: &Flow<N::Socket>| match &flow.upstream {
+            Upstream::One(connected) => connected.lease.backend().is_cut(),
+            Upstream::Each(_) => false,
+        };
+        let ids: Vec<FlowId> = self.flows.iter().filter(|(_, flow)| is_cut(flow)).map(|(id, _)| id).collect();
+        for id in &ids {
+            self.end(*id, Ending::Cut, cx);
         }
         ids.len()
     }
 
     /// The listening sockets, so that they can outlive the flows.
     pub fn into_fronts(self) -> Vec<Front<N::Socket>> {
-        self.fronts
+        self.fronts.into_iter().flatten().collect()
+    }
+
+    /// The listening socket at that place.
+    pub fn front(&mut self, at: usize) -> Option<&mut Front<N::Socket>> {
+        self.fronts.get_mut(at)?.as_mut()
+    }
+
+    /// Where listening sockets are.
+    pub fn places(&self) -> std::ops::Range<usize> {
+        0..self.fronts.len()
+    }
+
+    /// Where the listening sockets of an address are: one, but where those of another process were taken over.
+    pub fn places_of(&self, id: SocketId) -> Vec<usize> {
+        let is_of = |front: &Option<Front<N::Socket>>| front.as_ref().is_some_and(|front| front.id == id);
+        self.fronts.iter().enumerate().filter(|(_, front)| is_of(front)).map(|(at, _)| at).collect()
+    }
+
+    /// Where a listening socket is.
+    pub fn place_of(&self, id: SocketId, slot: u32) -> Option<usize> {
+        let is_it = |front: &Front<N::Socket>| (front.id, front.slot) == (id, slot);
+        self.fronts.iter().position(|front| front.as_ref().is_some_and(is_it))
+    }
+
+    /// A place for another listening socket.
+    pub fn place_for_front(&mut self) -> usize {
+        self.fronts.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.fronts.push(None);
+            self.fronts.len() - 1
+        })
+    }
+
+    /// One more listening socket, at a place that [`Flows::place_for_front`] gave.
+    pub fn add_front(&mut self, at: usize, front: Front<N::Socket>) {
+        if self.inbox.count() == 0 {
+            (self.inbox, self.replies) = (Slots::new(SLOTS), Slots::new(SLOTS));
+            self.up = Batch::new(SLOTS.min(MOST_SEGMENTS));
+        }
+        self.fronts[at] = Some(front);
+    }
+
+    /// From now on a listening socket is that of `listener`, and flows begin there.
+    pub fn rename_front(&mut self, id: SocketId, listener: ListenerId) {
+        for front in self.fronts.iter_mut().flatten().filter(|front| front.id == id) {
+            (front.listener, front.shut) = (listener, false);
+        }
+    }
+
+    /// From now on nobody begins a flow at a listening socket; those that live go on.
+    pub fn shut_front(&mut self, id: SocketId) {
+        for front in self.fronts.iter_mut().flatten().filter(|front| front.id == id) {
+            front.shut = true;
+        }
+    }
+
+    /// Closes a listening socket, and ends the flows that may be there still.
+    pub fn drop_front(&mut self, id: SocketId, cx: Context<'_>) {
+        for at in self.places_of(id) {
+            let there = self.flows.iter().filter(|(_, flow)| flow.key.front as usize == at);
+            let there: Vec<FlowId> = there.map(|(id, _)| id).collect();
+            for id in there {
+                self.end(id, Ending::Cut, cx);
+            }
+            self.fronts[at] = None;
+        }
     }
 
     /// Puts the entry of a flow into the wheel that counts from now on.
@@ -312,10 +427,11 @@ impl<N: Net> Flows<N> {
         }
     }
 
-    /// Ends a flow: its socket closes, and its permits and its lease go back.
-    fn end(&mut self, id: FlowId) {
-        let Some(flow) = self.flows.remove(id) else { return };
+    /// Ends a flow, and accounts for it: its socket closes, and its permits and its lease go back.
+    fn end(&mut self, id: FlowId, how: Ending, cx: Context<'_>) {
+        let Some(mut flow) = self.flows.remove(id) else { return };
         self.unlist(&flow.key, id);
+        self.close(&mut flow, how, cx);
     }
 
     /// The next datagram of that client begins another flow.
@@ -335,7 +451,7 @@ impl<N: Net> Flows<N> {
         cx.count.panics.add(1);
         log::error!("a udp session ended in a panic; this is a bug, please report it with the lines above");
         if let Some(id) = id {
-            self.end(id);
+            self.end(id, Ending::Cut, cx);
         }
     }
 

@@ -3,12 +3,16 @@
 use crate::balance;
 use crate::base::ids::FlowId;
 use crate::base::time::Tick;
+use crate::guard::Outcome;
 use crate::link::datagram::{MOST_BYTES, MOST_SEGMENTS, Net, Part, Socket, forbids_trains};
 use crate::link::is_local;
+use crate::session::books::Verdict;
+use crate::session::udp::account::{Ending, dropped, retried};
 use crate::session::udp::flow::{Flow, Key, Upstream};
 use crate::session::udp::reach::{is_refusal, note_failure, shortage};
 use crate::session::udp::{Context, Dropped, Flows, QUIET};
-use crate::session::{key, limits};
+use crate::session::{key, limits, report};
+use crate::shared::backend::BackendState;
 use crate::shared::choose::{For, NoBackend};
 use crate::shared::snapshot::{Listener, Pool};
 use std::io::{self, ErrorKind};
@@ -38,11 +42,16 @@ struct Run {
 impl<N: Net> Flows<N> {
     /// Reads a listening socket until it is empty, or the budget is used up.
     pub(super) fn read_front(&mut self, at: usize, cx: Context<'_>) {
-        self.fronts[at].queued = false;
+        let Some(front) = self.front(at) else { return };
+        front.queued = false;
+        if front.frozen.is_some() {
+            return;
+        }
         let (mut read, mut errors) = (0, 0);
         while read < BUDGET {
             let most = self.inbox.count();
-            match self.fronts[at].socket.recv(&mut self.inbox, 0, most) {
+            let Some(Some(front)) = self.fronts.get_mut(at) else { return };
+            match front.socket.recv(&mut self.inbox, 0, most) {
                 Ok(filled) => {
                     self.take_in(at, filled, cx);
                     if filled < most {
@@ -56,8 +65,8 @@ impl<N: Net> Flows<N> {
                     // Whatever it is, other clients still come in by this socket.
                     errors += 1;
                     if errors == ERRORS {
-                        self.fronts[at].retry = Tick(cx.now.0 + RETRY);
-                        let listener = cx.snapshot.listener(self.fronts[at].listener);
+                        front.retry = Tick(cx.now.0 + RETRY);
+                        let listener = cx.snapshot.listener(front.listener);
                         if let Some(listener) = listener.filter(|listener| listener.warnings.may(cx.now, QUIET)) {
                             log::warn!("listener {}: cannot receive for now: {error}", listener.name);
                         }
@@ -72,6 +81,9 @@ impl<N: Net> Flows<N> {
     /// Forwards what lies in the inbox, run by run.
     fn take_in(&mut self, at: usize, filled: usize, cx: Context<'_>) {
         let mut slot = 0;
+        let (mut all, mut all_bytes) = (0, 0);
+        let plan = self.front(at).map(|front| front.listener).and_then(|listener| cx.snapshot.listener(listener));
+        let plan = plan.and_then(|listener| Some((listener, cx.snapshot.pool(listener.pool?)?)));
         while slot < filled {
             let first = *self.inbox.told(slot);
             let mut end = slot + 1;
@@ -93,8 +105,9 @@ impl<N: Net> Flows<N> {
                 }
             }
             let datagrams = if end - slot > 1 { end - slot } else { first.datagrams() };
+            all += datagrams as u64;
+            all_bytes += bytes as u64;
             cx.count.udp_in.add(datagrams as u64);
-            cx.count.bytes_in.add(bytes as u64);
             self.in_hand = datagrams as u64;
             if let Some(client) = first.from
                 && !first.truncated
@@ -106,11 +119,18 @@ impl<N: Net> Flows<N> {
                 for slot in slot..end {
                     self.run.push(Part { start: self.inbox.start(slot), len: self.inbox.told(slot).len });
                 }
-                self.forward_guarded(Run { key, segment, datagrams, apart }, cx);
+                self.forward_guarded(Run { key, segment, datagrams, apart }, plan, cx);
             } else {
                 self.drop_in(datagrams, if first.truncated { Dropped::Truncated } else { Dropped::Failed }, cx);
             }
             slot = end;
+        }
+        cx.count.bytes_in.add(all_bytes);
+        if let Some((listener, pool)) = plan {
+            for tally in [listener.tallies.of(cx.worker), pool.tallies.of(cx.worker)] {
+                tally.datagrams_in.add(all);
+                tally.bytes_in.add(all_bytes);
+            }
         }
     }
 
@@ -125,8 +145,8 @@ impl<N: Net> Flows<N> {
     }
 
     /// Forwards the run in hand. A panic takes down its flow alone.
-    fn forward_guarded(&mut self, run: Run, cx: Context<'_>) {
-        if catch_unwind(AssertUnwindSafe(|| self.forward(run, cx))).is_err() {
+    fn forward_guarded(&mut self, run: Run, plan: Option<(&Listener, &Pool)>, cx: Context<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| self.forward(run, plan, cx))).is_err() {
             let id = self.table.get(&run.key).copied();
             self.bury(id, cx);
             let lost = self.in_hand as usize;
@@ -134,9 +154,7 @@ impl<N: Net> Flows<N> {
         }
     }
 
-    fn forward(&mut self, mut run: Run, cx: Context<'_>) {
-        let plan = cx.snapshot.listener(self.fronts[run.key.front as usize].listener);
-        let plan = plan.and_then(|listener| Some((listener, cx.snapshot.pool(listener.pool?)?)));
+    fn forward(&mut self, mut run: Run, plan: Option<(&Listener, &Pool)>, cx: Context<'_>) {
         let Some((listener, pool)) = plan else { return self.drop_in(run.datagrams, Dropped::NoBackend, cx) };
         let limit = u64::from(pool.udp.requests);
         // Whoever counts datagrams, or a train longer than the kernel takes, needs them one by one.
@@ -155,7 +173,7 @@ impl<N: Net> Flows<N> {
                     self.drop_in(rest, Dropped::Empty, cx);
                     break;
                 }
-                None => match self.open(run.key, listener, pool, rest, cx) {
+                None => match self.open(run.key, rest, listener, pool, cx) {
                     Ok(id) => id,
                     Err(why) => {
                         // The next one may fare better only where it counts: there they are picked for one by one.
@@ -248,6 +266,9 @@ impl<N: Net> Flows<N> {
             let error = match sent {
                 Ok(()) => {
                     connected.requests += run.datagrams as u64;
+                    let tally = cx.of_backend(connected.lease.backend());
+                    tally.datagrams_in.add(run.datagrams as u64);
+                    tally.bytes_in.add(parts.iter().map(|part| part.len as u64).sum());
                     return self.forwarded(run.datagrams, cx);
                 }
                 Err(error) => error,
@@ -287,13 +308,28 @@ impl<N: Net> Flows<N> {
 
     /// Sends each datagram to the backend whose turn it is.
     fn scatter(&mut self, id: FlowId, parts: &[Part], listener: &Listener, pool: &Pool, cx: Context<'_>) {
+        let door = listener.tallies.of(cx.worker);
+        let both = [door, pool.tallies.of(cx.worker)];
+        let client = self.flows.get_mut(id).map(|flow| flow.key.client.ip());
         for part in parts {
+            if let Some(client) = client
+                && let Err(why) = limits::of_datagrams(&self.net, listener.rate_limit.as_ref(), client, 1, cx)
+            {
+                // No pool has to do with what is refused at the door.
+                dropped([door].into_iter(), 1, why);
+                self.drop_in(1, why, cx);
+                continue;
+            }
+            both.iter().for_each(|tally| tally.sessions.add(1));
             match self.send_to_any(id, *part, listener, pool, cx) {
                 Ok(()) => {
                     cx.count.udp_sessions.add(1);
                     self.forwarded(1, cx);
                 }
-                Err(why) => self.drop_in(1, why, cx),
+                Err(why) => {
+                    both.iter().for_each(|tally| why.verdict().add(tally, 1));
+                    self.drop_in(1, why, cx);
+                }
             }
         }
         let Some(flow) = self.flows.get_mut(id) else { return };
@@ -302,7 +338,7 @@ impl<N: Net> Flows<N> {
         if let Upstream::Each(each) = &flow.upstream
             && each.known.is_empty()
         {
-            self.end(id);
+            self.end(id, Ending::Over, cx);
         }
     }
 
@@ -315,9 +351,10 @@ impl<N: Net> Flows<N> {
         cx: Context<'_>,
     ) -> Result<(), Dropped> {
         let mut tried = Vec::new();
+        let mut failed: Option<&BackendState> = None;
         let client = self.flows.get_mut(id).map(|flow| flow.key.client.ip());
         if let Some(client) = client {
-            limits::of_datagrams(&self.net, listener, pool, client, 1, cx)?;
+            limits::of_datagrams(&self.net, pool.rate_limit.as_ref(), client, 1, cx)?;
         }
         let key = client.filter(|_| pool.hashes()).map_or(balance::Key::default(), key::of_client);
         loop {
@@ -328,6 +365,16 @@ impl<N: Net> Flows<N> {
                 NoBackend::NoneThere => Dropped::NoBackend,
             })?;
             let backend = &pool.backends[picked.place];
+            let mut lease = picked.lease;
+            cx.try_begins(&backend.state);
+            if let Some(failed) = failed.take() {
+                retried([listener.tallies.of(cx.worker), pool.tallies.of(cx.worker)].into_iter(), failed, cx);
+            }
+            // Whatever ends it here is no failure of the backend.
+            let give_up = |why| {
+                cx.try_ends(&backend.state, Verdict::Aborted);
+                Err(why)
+            };
             let mut last = io::Error::from_raw_os_error(libc::EHOSTUNREACH);
             let from = self.preferred.get(&backend.state.slot).copied().unwrap_or(0);
             let mut again = true;
@@ -337,19 +384,14 @@ impl<N: Net> Flows<N> {
                 step += 1;
                 match self.send_to(id, part, address) {
                     Ok(()) => {
-                        if let Some(flow) = self.flows.get_mut(id)
-                            && let Upstream::Each(each) = &mut flow.upstream
-                        {
-                            let known = (address.ip(), address.port());
-                            each.known.entry(known).or_insert_with(|| backend.state.clone());
-                        }
+                        self.sent_alone(id, part, address, &backend.state, lease, cx);
                         return Ok(());
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Dropped::WouldBlock),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return give_up(Dropped::WouldBlock),
                     Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                         // That is noted beside the refusals, and takes room there.
                         self.refused_by_some(id, pool, cx);
-                        return Err(Dropped::TooBig);
+                        return give_up(Dropped::TooBig);
                     }
                     // Most likely the news of an earlier one, to whichever backend: this one has not gone out.
                     Err(error) if is_refusal(&error) && std::mem::take(&mut again) => {
@@ -360,11 +402,14 @@ impl<N: Net> Flows<N> {
                     Err(error) if is_refusal(&error) && !is_local(&error) => last = error,
                     Err(error) => {
                         shortage(listener, &error, cx);
-                        return Err(Dropped::Failed);
+                        return give_up(Dropped::Failed);
                     }
                 }
             }
             note_failure(pool, &backend.state, &last, cx);
+            report(&mut lease, Outcome::Failure, pool, cx.now);
+            cx.try_ends(&backend.state, Verdict::Failed);
+            failed = Some(&backend.state);
             tried.push(backend.state.slot);
         }
     }

@@ -176,7 +176,8 @@ pub struct L4lb {
     log: Arc<Log>,
     listeners: Vec<(String, SocketAddr)>,
     ended: Option<ExitStatus>,
-    _dir: Option<TempDir>,
+    killed: bool,
+    dir: Option<TempDir>,
 }
 
 impl L4lb {
@@ -199,6 +200,16 @@ impl L4lb {
             expected.iter().all(|(name, n)| told.iter().filter(|(told, _)| told == name).count() >= *n)
         };
         Self::launch(command, Some(dir), complete)
+    }
+
+    /// Starts `command` with `-c` and a file of this text, which sends the log elsewhere: waits for nothing, and knows no
+    /// address.
+    pub fn start_unheard(mut command: Command, toml: &str) -> L4lb {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("lb.toml");
+        std::fs::write(&file, toml).expect("the file can be written");
+        command.arg("-c").arg(&file);
+        Self::launch(command, Some(dir), |_| true).expect("nothing is waited for")
     }
 
     /// Starts `command` as it is, and waits until a listener has told its address.
@@ -224,7 +235,7 @@ impl L4lb {
             let _ = child.wait();
             return Err(log.text());
         };
-        Ok(L4lb { child, log, listeners, ended: None, _dir: dir })
+        Ok(L4lb { child, log, listeners, ended: None, killed: false, dir })
     }
 
     /// Where the first listener is.
@@ -262,6 +273,41 @@ impl L4lb {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child and still there");
     }
 
+    /// Ends it as a crash does: by SIGKILL, at once.
+    pub fn kill(mut self) {
+        self.killed = true;
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Writes its file anew, as a whole.
+    pub fn write_file(&self, toml: &str) {
+        let dir = self.dir.as_ref().expect("it was started with a file").path();
+        std::fs::write(dir.join("new.toml"), toml).expect("the file can be written");
+        std::fs::rename(dir.join("new.toml"), dir.join("lb.toml")).expect("and takes the place of the other");
+    }
+
+    /// The lines of the log so far that tell how a reload went, without the time.
+    pub fn reloads(&self) -> Vec<String> {
+        let told = |line: String| Some(line[line.find("reload")?..].to_owned());
+        self.log().into_iter().filter_map(told).collect()
+    }
+
+    /// Reloads with `toml`, and returns what the log says of it: a line, or every error.
+    pub fn reload(&self, toml: &str) -> Vec<String> {
+        self.write_file(toml);
+        self.reload_as_it_is()
+    }
+
+    /// Reloads its file, and returns what the log says of it.
+    pub fn reload_as_it_is(&self) -> Vec<String> {
+        let before = self.reloads().len();
+        self.signal(Signal::SIGHUP);
+        let is_over = |line: &String| line.starts_with("reloaded") || line.contains("nothing is changed");
+        wait_until("the log tells of a reload", || self.reloads()[before..].iter().any(is_over));
+        self.reloads().split_off(before)
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
@@ -282,6 +328,9 @@ impl L4lb {
 
 impl Drop for L4lb {
     fn drop(&mut self) {
+        if self.killed {
+            return;
+        }
         if std::thread::panicking() {
             let _ = self.child.kill();
             let _ = self.child.wait();

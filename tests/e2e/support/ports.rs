@@ -54,8 +54,8 @@ impl Refusing {
 /// An address where connecting neither succeeds nor fails: a listening socket whose queue is full.
 pub struct Blackhole {
     pub addr: SocketAddr,
-    _listener: Socket,
-    _queue: Vec<Socket>,
+    listener: Socket,
+    queue: Vec<Socket>,
 }
 
 impl Blackhole {
@@ -72,9 +72,16 @@ impl Blackhole {
             let answered = filler.connect_timeout(&bound, std::time::Duration::from_millis(300)).is_ok();
             queue.push(filler);
             if !answered {
-                return Blackhole { addr, _listener: listener, _queue: queue };
+                return Blackhole { addr, listener, queue };
             }
         }
         panic!("a queue of length 0 took {} connections", queue.len());
+    }
+
+    /// From now on connections are accepted. Those that filled the queue are closed.
+    pub fn listen(self) -> TcpListener {
+        drop(self.queue);
+        self.listener.listen(1024).expect("the socket can listen");
+        self.listener.into()
     }
 }

@@ -51,12 +51,44 @@ fn status_kib(pid: u32, name: &str) -> u64 {
 
 /// CPU time of all threads so far, from the scheduler's own figures (nanoseconds, not ticks).
 pub fn cpu_time(pid: u32) -> Duration {
+    cpu_time_where(pid, |_| true)
+}
+
+/// The same of the threads with this name.
+pub fn cpu_time_of(pid: u32, name: &str) -> Duration {
+    cpu_time_where(pid, |thread| thread == name)
+}
+
+/// CPU time of all threads so far, in the program and in the kernel (proc(5), `utime` and `stime`; to the hundredth).
+pub fn cpu_split(pid: u32) -> (Duration, Duration) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let (_, behind_name) = stat.rsplit_once(") ").expect("the name is in parentheses");
+    let field =
+        |n: usize| behind_name.split(' ').nth(n).and_then(|text| text.parse::<u64>().ok()).expect("a number of ticks");
+    (Duration::from_millis(field(11) * 10), Duration::from_millis(field(12) * 10))
+}
+
+fn cpu_time_where(pid: u32, wanted: impl Fn(&str) -> bool) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let nanos = threads.flatten().filter_map(|thread| {
+        let name = fs::read_to_string(thread.path().join("comm")).ok()?;
+        if !wanted(name.trim_end()) {
+            return None;
+        }
         let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         stat.split_whitespace().next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanos.sum())
+}
+
+/// How often its threads have gone to sleep so far, and been woken (proc(5), `voluntary_ctxt_switches`).
+pub fn wake_ups(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let switches = threads.flatten().filter_map(|thread| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+    });
+    switches.sum()
 }
 
 /// CPU time the process uses over `span`. The one measurement that has to let time pass.

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
+use super::l4lb::binary;
 use super::ports::free_port;
 use super::{PATIENCE, wait_until};
 
@@ -20,8 +21,12 @@ pub struct Program {
     pub addr: SocketAddr,
     child: Child,
     stop: Signal,
-    _dir: TempDir,
+    /// Starts it at this port, with this directory; `None` when that does not work.
+    attempt: Attempt,
+    dir: TempDir,
 }
+
+type Attempt = Box<dyn FnMut(u16, &Path) -> Option<Child> + Send>;
 
 impl Program {
     pub fn pid(&self) -> u32 {
@@ -31,11 +36,31 @@ impl Program {
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("it is our child");
     }
+
+    /// Ends it without a warning, and waits until nothing is left of it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Starts it again after [`Program::kill`], with the same directory at the same port.
+    pub fn start_again(&mut self) {
+        // what it left behind may bar the way for a moment
+        wait_until("it runs again", || {
+            let started = (self.attempt)(self.addr.port(), self.dir.path());
+            started.map(|child| self.child = child).is_some()
+        });
+    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return; // its id may be another's by now
+        }
         let _ = kill(Pid::from_raw(self.child.id() as i32), self.stop);
+        // one that was stopped ends only once it goes on
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT);
         let until = Instant::now() + Duration::from_secs(10);
         while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             if Instant::now() > until {
@@ -48,13 +73,14 @@ impl Drop for Program {
 }
 
 /// Starts a program that cannot tell its port: on one that is free, on another when that was taken meanwhile.
-fn start(name: &str, stop: Signal, mut attempt: impl FnMut(u16, &Path) -> Option<Child>) -> Program {
+fn start(name: &str, stop: Signal, attempt: impl FnMut(u16, &Path) -> Option<Child> + Send + 'static) -> Program {
+    let mut attempt: Attempt = Box::new(attempt);
     for _ in 0..10 {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
         let port = free_port();
         if let Some(child) = attempt(port, dir.path()) {
-            return Program { addr: SocketAddr::from(([127, 0, 0, 1], port)), child, stop, _dir: dir };
+            return Program { addr: SocketAddr::from(([127, 0, 0, 1], port)), child, stop, attempt, dir };
         }
     }
     panic!("{name} did not start on any of ten ports");
@@ -112,7 +138,7 @@ pub fn postgres_bin(name: &str) -> PathBuf {
 pub fn postgres() -> Program {
     start("postgres", Signal::SIGINT, |port, dir| {
         let data = dir.join("data");
-        std::fs::create_dir(&data).expect("the directory is new");
+        let is_new = std::fs::create_dir(&data).is_ok();
         // postgres refuses to run as root
         let as_user = |program: &str| {
             if !geteuid().is_root() {
@@ -128,9 +154,11 @@ pub fn postgres() -> Program {
             command.arg("--clear-groups").arg("--").arg(postgres_bin(program));
             command
         };
-        let mut initdb = as_user("initdb");
-        initdb.args(["--no-sync", "--auth=trust", "--username=l4lb", "--encoding=UTF8", "--locale=C", "-D"]).arg(&data);
-        run(initdb.current_dir(dir));
+        if is_new {
+            let mut initdb = as_user("initdb");
+            initdb.args(["--no-sync", "--auth=trust", "--username=l4lb", "--encoding=UTF8", "--locale=C", "-D"]);
+            run(initdb.arg(&data).current_dir(dir));
+        }
         let mut command = as_user("postgres");
         command.arg("-D").arg(&data).current_dir(dir).stderr(Stdio::piped());
         for setting in ["listen_addresses=127.0.0.1", "fsync=off", "shared_buffers=16MB", "logging_collector=off"] {
@@ -145,17 +173,27 @@ pub fn postgres() -> Program {
 
 /// An nginx with a page of its own: `/` answers `hello`, and `/file` with what `file` holds; PUT below `/up/`.
 pub fn nginx(file: &[u8]) -> Program {
-    start("nginx", Signal::SIGTERM, |port, dir| {
-        std::fs::write(dir.join("file"), file).expect("the directory is ours");
+    nginx_with(file, "worker_processes 1")
+}
+
+/// The same as one process, so that a signal to it stops or ends all of it.
+pub fn nginx_alone(file: &[u8]) -> Program {
+    nginx_with(file, "master_process off")
+}
+
+fn nginx_with(file: &[u8], processes: &'static str) -> Program {
+    let file = file.to_vec();
+    start("nginx", Signal::SIGTERM, move |port, dir| {
+        std::fs::write(dir.join("file"), &file).expect("the directory is ours");
         // its workers are another user's when we are root
-        std::fs::create_dir(dir.join("up")).expect("the directory is ours");
+        std::fs::create_dir_all(dir.join("up")).expect("the directory is ours");
         std::fs::set_permissions(dir.join("up"), PermissionsExt::from_mode(0o777)).expect("it is ours");
         let here = dir.display();
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {here}/{kind};\n"))
             .concat();
         let config = format!(
-            "daemon off;\nworker_processes 1;\npid {here}/pid;\nerror_log {here}/error.log;\n\
+            "daemon off;\n{processes};\npid {here}/pid;\nerror_log {here}/error.log;\n\
              events {{ worker_connections 512; }}\n\
              http {{\n{temp}access_log off;\nkeepalive_requests 1000000;\nserver {{\nlisten 127.0.0.1:{port};\n\
              add_header x-port {port};\nlocation = / {{ return 200 \"hello\"; }}\nlocation = /file {{ root {here}; }}\n\
@@ -193,13 +231,6 @@ pub fn unbound() -> Program {
     start("unbound", Signal::SIGTERM, start_unbound)
 }
 
-/// The same at the port where one was before.
-pub fn unbound_at(port: u16) -> Program {
-    let dir = tempfile::tempdir().expect("a directory");
-    let child = start_unbound(port, dir.path()).expect("the port is ours: its predecessor has just ended");
-    Program { addr: SocketAddr::from(([127, 0, 0, 1], port)), child, stop: Signal::SIGTERM, _dir: dir }
-}
-
 fn start_unbound(port: u16, dir: &Path) -> Option<Child> {
     let here = dir.display();
     let config = format!(
@@ -225,6 +256,18 @@ pub fn iperf3() -> Program {
         let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
         let output = child.stdout.take().expect("piped");
         ready_when_it_says("Server listening", child, output)
+    })
+}
+
+/// The example backend that l4lb brings along, over HTTP.
+pub fn backend() -> Program {
+    start("l4lb backend", Signal::SIGTERM, |port, _| {
+        let mut command = Command::new(binary());
+        command.args(["backend", "--port", &port.to_string()]);
+        // when its port is taken it says so and ends
+        let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let output = child.stdout.take().expect("piped");
+        ready_when_it_says("listening on", child, output)
     })
 }
 

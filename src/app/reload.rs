@@ -1,0 +1,106 @@
+//! Reads the configuration again while everything runs: on a thread of its own, so that neither control nor a worker waits
+//! for a disk, a long file or a name server.
+//!
+//! Knows: the file, the sockets, and how to resolve. Must not touch: the plan; control puts in force what is read here.
+
+use crate::app::lock;
+use crate::app::store::Store;
+use crate::config;
+use crate::discovery::{Name, Resolver};
+use crate::link::plain::PlainStream;
+use crate::shared::mail::{Adopt, ControlMail, Listen, Moves, Reload, WorkerMail, WorkerPost};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// How long a reload waits for names to be resolved; the rest come later, by mail.
+const NAMES: Duration = Duration::from_secs(2);
+
+/// How often sockets that no listener has any more are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a reload works with.
+pub(super) struct Loader {
+    /// The file; `None` where flags have said everything.
+    pub(super) file: Option<PathBuf>,
+    pub(super) resolver: Resolver,
+    pub(super) mail: Sender<ControlMail>,
+    /// What is bound.
+    pub(super) store: Arc<Mutex<Store>>,
+    pub(super) posts: Vec<WorkerPost<PlainStream>>,
+}
+
+impl Loader {
+    /// Starts the thread. It ends when nobody can wish for a reload any more.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(super) fn start(self) -> io::Result<Sender<Reload>> {
+        let (wish, wishes) = unbounded();
+        thread::Builder::new().name("reload".into()).spawn(move || self.run(&wishes))?;
+        Ok(wish)
+    }
+
+    fn run(self, wishes: &Receiver<Reload>) {
+        loop {
+            match wishes.recv_timeout(LOOK) {
+                Ok(reload) => self.reload(reload),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let silent = lock(&self.store).silent();
+            if !silent.is_empty() {
+                for post in &self.posts {
+                    post.order(WorkerMail::Listen(Listen { drop: silent.clone(), ..Listen::default() }));
+                }
+            }
+        }
+    }
+
+    fn reload(&self, reload: Reload) {
+        let loaded = self.load(&reload);
+        // Nobody else has the store before control knows: sockets that are handed to another process are those of one
+        // configuration.
+        let mut store = lock(&self.store);
+        match loaded.and_then(|adopt| open(&mut store, adopt, &reload)) {
+            // Where control has ended, so does everything else.
+            Ok(adopt) => _ = self.mail.send(ControlMail::Adopt(Box::new(Adopt { reload, ..adopt }))),
+            Err(errors) => {
+                for error in &errors {
+                    log::error!("reload: {error}");
+                }
+                log::error!("reload: nothing is changed");
+                reload.reply.tell(Err(errors));
+            }
+        }
+    }
+
+    /// What the file says, and what its names resolve to; or everything that is wrong.
+    fn load(&self, reload: &Reload) -> Result<Adopt, Vec<String>> {
+        let Some(file) = &self.file else {
+            return Err(vec!["there is no file to read again: everything was said by flags".to_owned()]);
+        };
+        let config = config::load(file);
+        let config = config.map_err(|errors| errors.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let names = Name::of(&config);
+        let ask = !reload.dry_run && !names.is_empty();
+        let answers = if ask { self.resolver.learn(names, NAMES) } else { Vec::new() };
+        let resolved = answers.into_iter().map(|(name, addresses)| ((name.host, name.port), addresses)).collect();
+        Ok(Adopt { config, resolved, moves: Moves::default(), reload: Reload::default() })
+    }
+}
+
+/// The same with all its sockets open, or with nothing changed.
+fn open(store: &mut Store, adopt: Adopt, reload: &Reload) -> Result<Adopt, Vec<String>> {
+    let Some(change) = store.again(&adopt.config, reload.dry_run) else {
+        return Err(vec!["this process drains, and takes nothing new".to_owned()]);
+    };
+    let change = change.map_err(|error| vec![error.to_string()])?;
+    for bound in &change.added {
+        super::announce(bound);
+    }
+    Ok(Adopt { moves: change.moves, ..adopt })
+}
