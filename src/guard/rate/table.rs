@@ -1,8 +1,10 @@
 //! What is known of each key, for a bounded number of them: parts under a lock each, shared by all workers.
 //!
 //! Nobody knows beforehand which keys come, so there is no word to share; the lock is held for a look at one part. A key
-//! whose share is whole again is forgotten, at most two of them by each who comes to its part: no sweep takes long. A part
-//! that is full forgets whoever was silent for longest, who then begins anew: a bounded memory cannot do more.
+//! whose share is whole again is forgotten, one by each who comes to its part and two by who is new there: no sweep takes
+//! long. A part that is full forgets whoever was silent for longest, who then begins anew: a bounded memory cannot do more.
+//!
+//! With many keys all of it is waiting for memory, so what is forgotten leaves a free place, and nobody is moved there.
 
 use super::RateKey;
 use crossbeam_utils::CachePadded;
@@ -18,8 +20,6 @@ const MOST_KEYS: usize = 4_608;
 const MOST_BYTES: usize = 256 * 1024;
 /// A part with room for fewer keys than this is not worth making smaller.
 const SMALL: usize = 64;
-/// Forgotten by one who comes.
-const SWEPT: usize = 2;
 /// No key.
 const NONE: u32 = u32::MAX;
 
@@ -41,13 +41,15 @@ pub(super) struct Table<S> {
     parts: Box<[CachePadded<Mutex<Part<S>>>]>,
 }
 
-/// A part: places without gaps, an index to them, and the order in which they were last asked for.
+/// A part: places, an index to those in use, the order in which these were last asked for, and the free ones.
 #[derive(Debug)]
 struct Part<S> {
     index: HashTable<u32>,
     places: Vec<Place<S>>,
     newest: u32,
     oldest: u32,
+    /// The first free place; its `older` is the next one.
+    free: u32,
     /// What the states hold besides themselves.
     bytes: usize,
 }
@@ -62,8 +64,8 @@ struct Place<S> {
 
 impl<S: State> Table<S> {
     pub(super) fn new() -> Table<S> {
-        let part = || Part { index: HashTable::new(), places: Vec::new(), newest: NONE, oldest: NONE, bytes: 0 };
-        Table { hasher: RandomState::new(), parts: (0..PARTS).map(|_| CachePadded::new(Mutex::new(part()))).collect() }
+        let part = || CachePadded::new(Mutex::new(Part::new()));
+        Table { hasher: RandomState::new(), parts: (0..PARTS).map(|_| part()).collect() }
     }
 
     fn part(&self, key: RateKey) -> (u64, MutexGuard<'_, Part<S>>) {
@@ -81,7 +83,10 @@ impl<S: State> Table<S> {
                 part.unlink(at);
                 at
             }
-            None => part.insert(hash, key, &self.hasher),
+            None => {
+                part.sweep(&self.hasher, &over);
+                part.insert(hash, key, &self.hasher)
+            }
         };
         part.link(at);
         part.act(at, &self.hasher, act)
@@ -97,7 +102,7 @@ impl<S: State> Table<S> {
 
     /// How many keys are known.
     pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(|part| lock(part).places.len()).sum()
+        self.parts.iter().map(|part| lock(part).index.len()).sum()
     }
 
     /// Bytes that all of it takes.
@@ -114,6 +119,10 @@ fn lock<S>(part: &Mutex<Part<S>>) -> MutexGuard<'_, Part<S>> {
 }
 
 impl<S: State> Part<S> {
+    fn new() -> Part<S> {
+        Part { index: HashTable::new(), places: Vec::new(), newest: NONE, oldest: NONE, free: NONE, bytes: 0 }
+    }
+
     fn find(&self, hash: u64, key: RateKey) -> Option<u32> {
         self.index.find(hash, |at| self.places[*at as usize].key == key).copied()
     }
@@ -132,15 +141,25 @@ impl<S: State> Part<S> {
 
     /// A place for a key that has none; it is in no order yet.
     fn insert(&mut self, hash: u64, key: RateKey, hasher: &RandomState) -> u32 {
-        if self.places.len() >= MOST_KEYS {
+        if self.index.len() >= MOST_KEYS {
             self.remove(self.oldest, hasher);
         }
-        if self.places.len() == self.places.capacity() {
-            let more = (self.places.len() / 4).max(SMALL / 4).min(MOST_KEYS - self.places.len());
-            self.places.reserve_exact(more);
+        let place = Place { key, state: S::default(), newer: NONE, older: NONE };
+        let mut at = self.free;
+        match self.places.get_mut(at as usize) {
+            Some(free) => {
+                self.free = free.older;
+                *free = place;
+            }
+            None => {
+                if self.places.len() == self.places.capacity() {
+                    let more = (self.places.len() / 4).max(SMALL / 4).min(MOST_KEYS - self.places.len());
+                    self.places.reserve_exact(more);
+                }
+                at = self.places.len() as u32;
+                self.places.push(place);
+            }
         }
-        let at = self.places.len() as u32;
-        self.places.push(Place { key, state: S::default(), newer: NONE, older: NONE });
         let places = &self.places;
         self.index.insert_unique(hash, at, |at| hasher.hash_one(places[*at as usize].key));
         at
@@ -169,45 +188,44 @@ impl<S: State> Part<S> {
         self.newest = at;
     }
 
-    /// Forgets the key at this place; the last place moves there.
+    /// Forgets the key at this place, which is free then.
     fn remove(&mut self, at: u32, hasher: &RandomState) {
         self.unlink(at);
-        let last = self.places.len() as u32 - 1;
-        let gone = self.places.swap_remove(at as usize);
-        self.bytes -= gone.state.bytes();
-        if let Ok(entry) = self.index.find_entry(hasher.hash_one(gone.key), |place| *place == at) {
+        let place = &mut self.places[at as usize];
+        self.bytes -= std::mem::take(&mut place.state).bytes();
+        (place.newer, place.older) = (NONE, self.free);
+        self.free = at;
+        if let Ok(entry) = self.index.find_entry(hasher.hash_one(place.key), |place| *place == at) {
             entry.remove();
         }
-        if at != last {
-            let Place { key, newer, older, .. } = self.places[at as usize];
-            if let Some(place) = self.index.find_mut(hasher.hash_one(key), |place| *place == last) {
-                *place = at;
-            }
-            match self.places.get_mut(newer as usize) {
-                Some(place) => place.older = at,
-                None => self.newest = at,
-            }
-            match self.places.get_mut(older as usize) {
-                Some(place) => place.newer = at,
-                None => self.oldest = at,
-            }
-        }
-        let (len, room) = (self.places.len(), self.places.capacity());
+        let (len, room) = (self.index.len(), self.places.capacity());
         if room > SMALL && len < room / 8 {
-            // Twice what is used: the next time is only after half of the rest has left.
-            self.places.shrink_to(len * 2);
-            let places = &self.places;
-            self.index.shrink_to(len * 2, |at| hasher.hash_one(places[*at as usize].key));
+            self.shrink(hasher);
         }
     }
 
-    /// Forgets some of those who were silent for longest, if their shares are whole.
+    /// Moves all to where there is room for twice as many: the next time is only after half of the rest has left, and as
+    /// many have come.
+    fn shrink(&mut self, hasher: &RandomState) {
+        let len = self.index.len();
+        let mut old = std::mem::replace(self, Part::new());
+        self.places.reserve_exact(len * 2);
+        self.index.reserve(len * 2, |_| 0);
+        let mut at = old.oldest;
+        while let Some(place) = old.places.get_mut(at as usize) {
+            let (key, state) = (place.key, std::mem::take(&mut place.state));
+            at = place.newer;
+            self.bytes += state.bytes();
+            let moved = self.insert(hasher.hash_one(key), key, hasher);
+            self.places[moved as usize].state = state;
+            self.link(moved);
+        }
+    }
+
+    /// Forgets whoever was silent for longest, if that one's share is whole.
     fn sweep(&mut self, hasher: &RandomState, over: &impl Fn(&S) -> bool) {
-        for _ in 0..SWEPT {
-            match self.places.get(self.oldest as usize) {
-                Some(oldest) if over(&oldest.state) => self.remove(self.oldest, hasher),
-                _ => return,
-            }
+        if self.places.get(self.oldest as usize).is_some_and(|oldest| over(&oldest.state)) {
+            self.remove(self.oldest, hasher);
         }
     }
 }
@@ -232,7 +250,11 @@ mod tests {
                 assert_eq!(part.find(table.hasher.hash_one(place.key), place.key), Some(at));
                 (newer, at, seen) = (at, place.older, seen + 1);
             }
-            assert_eq!((part.oldest, part.places.len(), part.index.len()), (newer, seen, seen));
+            let (mut at, mut free) = (part.free, 0);
+            while at != NONE {
+                (at, free) = (part.places[at as usize].older, free + 1);
+            }
+            assert_eq!((part.oldest, part.index.len(), part.places.len()), (newer, seen, seen + free));
             assert_eq!(part.bytes, part.places.iter().map(|place| place.state.bytes()).sum::<usize>());
         }
     }
@@ -266,8 +288,8 @@ mod tests {
         (0..500_000).for_each(|n| table.with(key(n), |_| false, |state| *state = 1));
         assert_eq!(table.len(), 500_000);
         let before = table.bytes();
-        // Whoever comes forgets two of a part; chance brings some parts few.
-        (0..900_000).for_each(|n| table.with(key(1_000_000 + n % 5_000), |state| *state == 1, |state| *state = 2));
+        // Whoever comes forgets one of a part; chance brings some parts few.
+        (0..1_800_000).for_each(|n| table.with(key(1_000_000 + n % 5_000), |state| *state == 1, |state| *state = 2));
         check(&table);
         assert_eq!(table.len(), 5_000);
         assert!(table.bytes() < before / 10, "{} bytes for 500,000, {} for 5,000", before, table.bytes());
