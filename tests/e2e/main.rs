@@ -41,6 +41,7 @@ mod programs;
 mod queue;
 mod reload;
 mod retries;
+mod seams;
 mod silence;
 mod sockets;
 mod state;
