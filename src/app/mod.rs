@@ -168,11 +168,10 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
             return Exit::Bind;
         }
     };
-    let kept = config
-        .admin
-        .state_file
-        .as_ref()
-        .map(|path| look(path, if before.is_some() { Start::Successor } else { Start::Alone }));
+    let kept = config.admin.state_file.as_ref().map(|path| {
+        let start = if before.is_some() { Start::Successor } else { Start::Alone };
+        look(path, start, account.as_ref().map(Account::owner))
+    });
     if let Some(Err(error)) = account.map(|account| account.take_on(account::needs_low_ports(&config))) {
         log::error!("{error}");
         return Exit::Config;
@@ -201,6 +200,8 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
                 log::error!("cannot take over from the process before this one: {error}");
                 return Exit::Config;
             }
+            // Behind the word that there is no way back: what is answered as made here must not be undone there.
+            let _ = running.control.0.send(ControlMail::Resume);
         }
     }
     bound.iter().for_each(announce);
@@ -217,7 +218,7 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
 /// Nothing can be kept: a line with the place in the configuration, and what to do.
 fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Result<Sources, String> {
     let at = config.admin.state_file_at.as_ref().map_or_else(|| "l4lb: admin.state_file".to_owned(), Spot::to_string);
-    let sources = Sources::new(config);
+    let sources = Sources::new(config).waiting(handed.is_some());
     let Some(found) = kept else {
         return Ok(sources.with(handed.unwrap_or_default(), Box::new(|_| Ok(()))));
     };
@@ -225,6 +226,7 @@ fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Resu
     let broken = file.broken().cloned();
     let keep = move |what: Keeping<'_>| match what {
         Keeping::Bytes(bytes) => file.write(bytes),
+        Keeping::Take(bytes) => file.hold(bytes, bytes == Overlay::default().to_bytes()),
         Keeping::Release => {
             file.release();
             Ok(())
@@ -302,6 +304,8 @@ impl Running {
         options: &Options,
     ) -> std::io::Result<Running> {
         let config = sources.config().clone();
+        // Those that other process has sessions with, though they are in no file any more.
+        let with_leavers = known.as_ref().map(|known| known.with_leavers(&config));
         let clock = if known.is_some() { Clock::started(BEFORE) } else { Clock::start() };
         let global = config.global.clone();
         let pipes = limits::pipes(workers);
@@ -309,9 +313,18 @@ impl Running {
         let possible = limits::connections(0, pipes * workers);
         let connections = Cap::new(most);
         let (mail, mailbox) = control_box();
-        let (resolver, first) = Resolver::start(Name::of(&config), mail.clone(), FIRST_NAMES)?;
+        let (resolver, first) =
+            Resolver::start(Name::of(with_leavers.as_ref().unwrap_or(&config)), mail.clone(), FIRST_NAMES)?;
         let wakers = Wakers::default();
-        let mut plan = Plan::new(config, workers).listening(moves.bound, own_addresses).waking(wakers.clone());
+        let mut plan = match with_leavers {
+            None => Plan::new(config, workers),
+            Some(with_leavers) => {
+                let mut plan = Plan::new(with_leavers, workers);
+                plan.adopt(config);
+                plan
+            }
+        };
+        plan = plan.listening(moves.bound, own_addresses).waking(wakers.clone());
         for (name, addresses) in first {
             plan.resolved(name.host, name.port, addresses);
         }
@@ -423,10 +436,11 @@ impl Running {
                 recv(told) -> signal => match signal {
                     Ok(SIGTERM | SIGINT) | Err(_) => break Exit::Done,
                     Ok(SIGUSR2) => upgrades.begin(self.old.clone()),
+                    Ok(SIGHUP) if upgrades.are_under_way() => upgrades.reload_then(),
                     Ok(signal) => self.heed(signal, log),
                 },
                 recv(stop.told) -> _ => break Exit::Done,
-                recv(upgrades.ended) -> ended => if ended.is_ok_and(|ended| upgrades.has_ended(ended)) {
+                recv(upgrades.ended) -> ended => if ended.is_ok_and(|ended| upgrades.has_ended(ended, &self.control.0)) {
                     replaced = true;
                     break Exit::Done;
                 },

@@ -8,7 +8,7 @@ use crate::app::store::Store;
 use crate::config;
 use crate::discovery::{Name, Resolver};
 use crate::link::plain::PlainStream;
-use crate::shared::mail::{Adopt, ControlMail, Listen, Moves, Reload, WorkerMail, WorkerPost};
+use crate::shared::mail::{Adopt, ControlMail, ENDS, Listen, Moves, Reload, WorkerMail, WorkerPost};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::io;
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ impl Loader {
 /// The same with all its sockets open, or with nothing changed.
 fn open(store: &mut Store, adopt: Adopt, reload: &Reload) -> Result<Adopt, Vec<String>> {
     let Some(change) = store.again(&adopt.config, reload.dry_run) else {
-        return Err(vec!["this process drains, and takes nothing new".to_owned()]);
+        return Err(vec![ENDS.to_owned()]);
     };
     let change = change.map_err(|error| vec![error.to_string()])?;
     for bound in &change.added {

@@ -8,10 +8,11 @@
 //! that nobody reads; the next write removes it. `NAME.lock` is locked by the process that writes, and stays empty.
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -97,14 +98,15 @@ pub enum Start {
 }
 
 /// Locks and reads the file at `path`, as whoever the process is now: both may be another user's than the one to change to.
-/// What is wrong is told by [`StateFile::open`].
-pub fn look(path: &Path, start: Start) -> Found {
+/// What is wrong is told by [`StateFile::open`]. `owner`, a user and a group, is who the process is to change to: the lock is
+/// to be had by whoever succeeds it as that user.
+pub fn look(path: &Path, start: Start, owner: Option<(Option<u32>, u32)>) -> Found {
     // What is linked to is replaced, not the link; and the directory is known from here on, wherever we go.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let lock = match start {
         // Told by `open`; nothing is put beside it.
         _ if is_something_else(&path) => Err(io::ErrorKind::InvalidInput.into()),
-        Start::Alone => lock(&path).map(Lock::Held),
+        Start::Alone => lock(&path).and_then(|lock| give(lock, owner)).map(Lock::Held),
         Start::Successor => Ok(Lock::Later),
     };
     let bytes = match read(&path) {
@@ -176,6 +178,25 @@ impl StateFile {
     /// What the system says, with the path. The file then holds what it held before; or, only where the very last step
     /// fails, perhaps `bytes` already.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.take()?;
+        replace(&self.path, bytes)
+    }
+
+    /// The same, where nothing is written if the file holds `bytes` already; nor if there is no file, and `nothing` to keep.
+    ///
+    /// # Errors
+    /// As [`StateFile::write`].
+    pub fn hold(&self, bytes: &[u8], nothing: bool) -> io::Result<()> {
+        self.take()?;
+        match read(&self.path) {
+            Ok(held) if held == bytes => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && nothing => Ok(()),
+            _ => replace(&self.path, bytes),
+        }
+    }
+
+    /// Takes the right to write, where it is not here.
+    fn take(&self) -> io::Result<()> {
         let mut held = self.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &*held {
             Lock::Held(_) => {}
@@ -187,10 +208,10 @@ impl StateFile {
                 *held = Lock::Held(lock(&self.path).map_err(of)?);
             }
         }
-        replace(&self.path, bytes)
+        Ok(())
     }
 
-    /// Lets a successor have the file. The next write takes it again, if there is none.
+    /// Lets a successor have the file. The next write, or [`StateFile::hold`], takes it again, if there is none.
     pub fn release(&self) {
         *self.lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Lock::Later;
     }
@@ -224,8 +245,22 @@ fn make(path: &Path) -> io::Result<File> {
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {
     let path = beside(path, "lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    // Whoever may write there must not have us give him another file, and there is nothing to follow.
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
+
+/// Makes the lock, which is nothing but a name, another user's.
+fn give(lock: Flock<File>, owner: Option<(Option<u32>, u32)>) -> io::Result<Flock<File>> {
+    let Some((user, group)) = owner else { return Ok(lock) };
+    let about = lock.metadata()?;
+    // One that is no lock of ours, or has another name besides, stays whose it is.
+    if about.is_file() && about.len() == 0 && about.nlink() == 1 && about.uid() == geteuid().as_raw() {
+        fchown(&*lock, user, Some(group))?;
+    }
+    Ok(lock)
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

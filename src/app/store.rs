@@ -423,13 +423,14 @@ impl Store {
         silent
     }
 
-    /// All sockets that clients come in by, each with a descriptor of its own.
+    /// All sockets that clients come in by, each with a descriptor of its own; those for datagrams, too, that no listener has
+    /// any more while flows live there: the next configuration may want that address, and nobody else could bind it.
     ///
     /// # Errors
     /// Descriptors have run out.
     pub(super) fn lend(&self) -> io::Result<Vec<Lent>> {
         let mut lent = Vec::new();
-        for held in self.held.iter().filter(|held| held.closing.is_none()) {
+        for held in &self.held {
             for (slot, socket) in held.kept.iter().enumerate() {
                 let asked = (held.wanted.port() == 0).then(|| (held.listener.clone(), held.wanted));
                 let at = Place { worker: slot % self.workers, id: held.id, slot: slot as u32 };

@@ -14,7 +14,7 @@ use crate::control::writes::{Judged, Reply, State, World};
 use crate::link::plain::PlainStream;
 use crate::shared::admin::Answer;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{Adopted, WorkerMail, WorkerPost};
+use crate::shared::mail::{Adopted, ENDS, WorkerMail, WorkerPost};
 use crate::shared::order::{Change, Order};
 use crate::shared::snapshot::Snapshot;
 use serde_json::json;
@@ -43,8 +43,10 @@ pub type Keep = Box<dyn FnMut(Keeping<'_>) -> io::Result<()> + Send>;
 pub enum Keeping<'a> {
     /// It is this from now on: the bytes of an [`Overlay`].
     Bytes(&'a [u8]),
-    /// Another process may keep it from now on. More bytes mean that none has.
+    /// Another process may keep it from now on. Anything else means that none has.
     Release,
+    /// It is kept here from now on, as it is now: the bytes of an [`Overlay`].
+    Take(&'a [u8]),
 }
 
 /// What the configuration in force is made of, and where what the admin API changes is kept.
@@ -52,13 +54,14 @@ pub struct Sources {
     state: State,
     keep: Keep,
     broken: Option<String>,
+    waiting: bool,
 }
 
 impl Sources {
     /// `file` alone; what the API changes is kept nowhere.
     pub fn new(file: Config) -> Sources {
         let (state, _) = State::new(file, Overlay::default());
-        Sources { state, keep: Box::new(|_| Ok(())), broken: None }
+        Sources { state, keep: Box::new(|_| Ok(())), broken: None, waiting: false }
     }
 
     /// The same with what the API has changed in an earlier life, kept from now on by `keep`. What of it has no place over
@@ -72,6 +75,17 @@ impl Sources {
     /// The same where what was kept could not be read: `/lb/config` tells that.
     pub fn broken(self, why: String) -> Sources {
         Sources { broken: Some(why), ..self }
+    }
+
+    /// The same while another process serves still: until [`ControlMail::Resume`](crate::shared::mail::ControlMail::Resume)
+    /// nothing is changed, nobody's time is over, and nothing is kept.
+    pub fn waiting(self, waiting: bool) -> Sources {
+        Sources { waiting, ..self }
+    }
+
+    /// See [`Sources::waiting`].
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// The configuration in force.
@@ -131,14 +145,14 @@ pub(super) struct Desk {
 impl Desk {
     /// A desk over `sources`, which are the configuration of the number `edition`. Those that registered in an earlier life have their whole time from `now` on.
     pub(super) fn new(sources: Sources, edition: u64, now: Tick) -> Desk {
-        let Sources { state, keep, broken } = sources;
+        let Sources { state, keep, broken, waiting: halted } = sources;
         let state = State { edition, ..state };
         let mut expiry = Expiry::default();
         for (pool, id, ttl) in state.overlay.registrations() {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
         }
         let edition = Arc::new(AtomicU64::new(state.edition));
-        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted: false, edition }
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted, edition }
     }
 
     /// What is in force.
@@ -201,9 +215,10 @@ impl Desk {
         }
     }
 
-    /// Whether a reload that is ordered may go on; one that was based on another configuration is refused by [`Desk::take`].
+    /// Whether a reload that is ordered may go on; one that may not is refused by [`Desk::take`]: it was based on another
+    /// configuration, or nothing is to change just now.
     pub(super) fn may(&self, order: &Order) -> bool {
-        self.trial.is_base_of(order).is_ok()
+        !self.halted && self.trial.is_base_of(order).is_ok()
     }
 
     /// From now on nothing is changed: what the API has changed goes to another process.
@@ -215,9 +230,18 @@ impl Desk {
         self.state.overlay.to_bytes()
     }
 
-    /// Goes on after [`Desk::halt`].
-    pub(super) fn resume(&mut self) {
+    /// Goes on after [`Desk::halt`], or begins. Nobody could renew meanwhile, so everybody has the whole time again; and what
+    /// is kept is kept here from now on, also where that is another place than before.
+    pub(super) fn resume(&mut self, now: Tick) {
         self.halted = false;
+        for (pool, id, ttl) in self.state.overlay.registrations() {
+            self.expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
+        }
+        if let Err(error) = (self.keep)(Keeping::Take(&self.state.overlay.to_bytes())) {
+            log::error!(
+                "{NOT_KEPT}: {error}; what the admin API has changed is in force, and kept with its next change"
+            );
+        }
     }
 
     /// Takes out registrations that are over. True when there were any.
@@ -318,9 +342,11 @@ impl Desk {
     }
 
     /// All that was taken is in force with the snapshot of that generation.
-    pub(super) fn published(&mut self, generation: u64) {
-        for wait in self.waits.iter_mut().filter(|wait| wait.name.is_none()) {
-            wait.generation.get_or_insert(generation);
+    pub(super) fn published(&mut self, generation: u64, now: Tick) {
+        for wait in self.waits.iter_mut().filter(|wait| wait.name.is_none() && wait.generation.is_none()) {
+            wait.generation = Some(generation);
+            // Not from when it was ordered: a slow disk is no slow worker.
+            wait.until = now.after(SEEN);
         }
     }
 
@@ -332,7 +358,8 @@ impl Desk {
             // It waits for workers to come round, or for room in the box of one.
             _ => Tick(0),
         });
-        waits.chain(self.expiry.next()).min()
+        // While nothing is changed nobody's time is over.
+        waits.chain(self.expiry.next().filter(|_| !self.halted)).min()
     }
 
     /// Answers all whose time has come.
@@ -396,9 +423,10 @@ pub(super) fn reload_answer(dry_run: bool, edition: &AtomicU64, adopted: Adopted
         }
         Err(errors) => {
             let errors = errors.join("; ");
-            match errors.starts_with(NOT_KEPT) {
-                true => Answer::problem(500, &errors),
-                false => Answer::problem(400, &format!("nothing is changed: {errors}")),
+            match () {
+                () if errors.starts_with(NOT_KEPT) => Answer::problem(500, &errors),
+                () if errors.starts_with(ENDS) => Answer::problem(503, &errors).with("Retry-After", "1"),
+                () => Answer::problem(400, &format!("nothing is changed: {errors}")),
             }
         }
     }

@@ -102,6 +102,8 @@ pub struct Control {
     reported: Option<Tick>,
     /// What the admin API changes, and who waits for that.
     desk: Desk,
+    /// Another process serves still, and who is not used here may be by what comes from there.
+    waiting: bool,
     /// Renders what is asked; `None` where its thread could not be started.
     answers: Option<Answers>,
 }
@@ -120,13 +122,15 @@ impl Control {
         let answers = answers.inspect_err(|error| log::error!("the admin API cannot answer: {error}")).ok();
         let (old, listen, pending) = (VecDeque::new(), Vec::new(), Vec::new());
         let desk = Desk::new(Sources::new(plan.config().clone()), plan.edition(), clock.now());
-        Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported: None, desk, answers }
+        let (reported, waiting) = (None, false);
+        Control { plan, hub, posts, clock, mailbox, orders, old, listen, pending, reported, desk, waiting, answers }
     }
 
     /// The same where the configuration of the plan is made of `sources`.
     pub fn over(self, sources: Sources) -> Control {
+        let waiting = sources.is_waiting();
         let desk = Desk::new(sources, self.plan.edition(), self.clock.now());
-        Control { desk, ..self }
+        Control { desk, waiting, ..self }
     }
 
     /// Works until it is told to stop.
@@ -201,7 +205,8 @@ impl Control {
                 Some(Change::Nothing)
             }
             ControlMail::Resume => {
-                self.desk.resume();
+                self.waiting = false;
+                self.desk.resume(self.clock.now());
                 Some(Change::Nothing)
             }
             ControlMail::Stop => None,
@@ -287,7 +292,7 @@ impl Control {
 
     /// Answers those whose change is seen by all.
     fn answer(&mut self) {
-        self.desk.published(self.hub.current().generation);
+        self.desk.published(self.hub.current().generation, self.clock.now());
         self.desk.answer(&self.hub, &self.posts, self.clock.now());
     }
 
@@ -335,7 +340,7 @@ impl Control {
 
     /// Looks after backends that leave.
     fn settle(&mut self) {
-        if !self.plan.drains() {
+        if !self.plan.drains() || self.waiting {
             return;
         }
         self.plan.at(self.clock.now());

@@ -4,12 +4,13 @@
 //! By pool and address, as live states are kept. Times are durations: the next process has a clock of its own.
 
 use crate::base::time::Tick;
+use crate::config::{Address, Backend, Config};
 use crate::guard::{BreakerMemory, BreakerState};
 use crate::probe::Health;
 use crate::shared::backend::Memory;
 use crate::shared::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What is known of all backends.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ struct Verdict {
     /// Milliseconds since it began to take work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
+    /// Its id, where it has sessions: those of datagrams go to the next process, whether its file has that backend or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serves: Option<String>,
 }
 
 impl Verdicts {
@@ -50,11 +54,28 @@ impl Verdicts {
                     Health::Down => Some("down".to_owned()),
                 };
                 let breaker = breaker.map(|memory| (word(memory.state).to_owned(), memory.count, memory.left));
-                (backend.address.to_string(), Verdict { health, aside, breaker, estimate, since })
+                let serves = (backend.state.active.used() > 0).then(|| backend.id.to_string());
+                (backend.address.to_string(), Verdict { health, aside, breaker, estimate, since, serves })
             });
             (pool.name.to_string(), known.collect())
         });
         Verdicts { backends: backends.collect() }
+    }
+
+    /// `config`, and in its pools those that have sessions and are not there any more. A plan that is made of this, and then
+    /// adopts `config`, has them as leavers.
+    pub fn with_leavers(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        for pool in &mut config.pools {
+            let Some(known) = self.backends.get(&pool.name) else { continue };
+            let present: HashSet<Address> = pool.backends.iter().map(|backend| backend.address.canonical()).collect();
+            let serving = known.iter().filter_map(|(address, verdict)| {
+                let address = Address::backend(address).ok()?;
+                Some(Backend::new(verdict.serves.as_ref()?, address))
+            });
+            pool.backends.extend(serving.filter(|backend| !present.contains(&backend.address.canonical())));
+        }
+        config
     }
 
     /// Tells the live states of those in `snapshot`, which nobody works by yet; returns of how many something was known.
@@ -129,6 +150,27 @@ mod tests {
              backend = [{{ address = '127.0.0.1:1' }}] }}]"
         );
         Plan::new(config::parse(&file, "test").unwrap(), 1).build()
+    }
+
+    #[test]
+    fn who_has_sessions_and_is_not_there_any_more_leaves() {
+        let old = snapshot(OLD);
+        let [stays, serves, idle] = &old.pools[0].backends[..] else { panic!("three") };
+        stays.state.active.reserve();
+        serves.state.active.reserve();
+        let bytes = Verdicts::of(&old, Tick(9)).to_bytes();
+        let known = Verdicts::from_bytes(&bytes).unwrap();
+        let file = "listener = [{ name = 'l', bind = '127.0.0.1:0', protocol = 'tcp', pool = 'p' }]\n\
+                    pool = [{ name = 'p', backend = [{ id = 'other', address = '127.0.0.1:1' }] }]";
+        let config = config::parse(file, "test").unwrap();
+        let mut plan = Plan::new(known.with_leavers(&config), 1);
+        plan.adopt(config.clone());
+        let new = plan.build();
+        let told: Vec<_> = new.pools[0].backends.iter().map(|backend| (&*backend.id, backend.draining)).collect();
+        assert_eq!(told, [("other", false), (&*serves.id, true)], "and not {}", idle.id);
+        assert_eq!(plan.config(), &config, "it is in no configuration");
+        assert!(plan.settle(new.generation), "with its last session it is gone");
+        assert_eq!(plan.build().pools[0].backends.len(), 1);
     }
 
     const OLD: &str = "{ address = '127.0.0.1:1' }, { address = '127.0.0.1:2' }, { address = '127.0.0.1:3' }";

@@ -172,7 +172,7 @@ pub enum ControlMail {
         /// Told what the admin API has changed, as bytes of an overlay.
         tell: Sender<Vec<u8>>,
     },
-    /// It does not: go on.
+    /// It does not: go on. Or: this one has taken the place of another, and may begin.
     Resume,
     /// Nothing more will be asked: end.
     Stop,
@@ -207,6 +207,9 @@ pub struct Adopt {
     /// Who wished for it.
     pub reload: Reload,
 }
+
+/// What is told of a reload by a process that ends.
+pub const ENDS: &str = "this process ends, and takes nothing new; if another one has taken its place, ask that one";
 
 /// What a change of the configuration comes to: what is different, or everything that is wrong, a line each.
 pub type Adopted = Result<Changes, Vec<String>>;

@@ -13,6 +13,7 @@ mod account;
 mod admin;
 mod backpressure;
 mod bulk;
+mod changes;
 mod checks;
 mod choosing;
 #[cfg(feature = "client")]
@@ -44,6 +45,8 @@ mod queue;
 mod rate_limits;
 mod reload;
 mod retries;
+mod scale;
+mod seams;
 mod silence;
 mod sockets;
 mod state;

@@ -1,132 +1,20 @@
 //! SIGUSR2: a new process takes the place of the old one, and nobody who is served notices.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tempfile::TempDir;
+use nix::sys::signal::Signal;
 
 use crate::support::http::{Backend, Wire, ask, get};
-use crate::support::l4lb::binary;
+use crate::support::line::{Line, addr_of, install, is_gone};
+use crate::support::load::{Load, bursts, for_a_second, keep_alive, session};
 use crate::support::udp::{Datagrams, UdpBackend, dial};
 use crate::support::{
-    Client, Ending, L4lb, PATIENCE, Server, connect, exchange, note, proc, raise_descriptor_limit, wait_until,
+    Client, Ending, PATIENCE, Server, connect, exchange, note, proc, raise_descriptor_limit, wait_until,
 };
-
-/// A balancer that may be replaced, any number of times: its file, its own copy of the binary, and who serves now.
-struct Line {
-    lb: L4lb,
-    /// The processes, the one that serves last.
-    processes: Vec<u32>,
-    dir: TempDir,
-}
-
-impl Line {
-    /// Starts with a file of this text.
-    fn start(toml: &str) -> Line {
-        Self::start_with(toml, |_| ())
-    }
-
-    fn start_with(toml: &str, more: impl FnOnce(&mut Command)) -> Line {
-        let dir = tempfile::tempdir().expect("a directory");
-        let program = dir.path().join("l4lb");
-        std::fs::copy(binary(), &program).expect("a copy");
-        std::fs::write(dir.path().join("lb.toml"), toml).expect("ours");
-        let mut command = Command::new("./l4lb");
-        command.args(["-c", "lb.toml"]).current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        more(&mut command);
-        let lb = L4lb::start_with_flags(command).unwrap_or_else(|said| panic!("{toml}\nit said\n{said}"));
-        let first = lb.pid();
-        Line { lb, processes: vec![first], dir }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn serving(&self) -> u32 {
-        *self.processes.last().expect("the first")
-    }
-
-    fn signal(&self, process: u32, signal: Signal) {
-        kill(Pid::from_raw(process as i32), signal).unwrap_or_else(|e| panic!("{signal} to {process}: {e}"));
-    }
-
-    /// Replaces the one that serves; the new one.
-    fn upgrade(&mut self) -> u32 {
-        let nth = self.processes.len();
-        let failures = |log: &[String]| log.iter().filter(|line| line.contains("upgrade has failed")).count();
-        let failed = failures(&self.lb.log());
-        self.signal(self.serving(), Signal::SIGUSR2);
-        let mut next = None;
-        wait_until("another process serves", || {
-            let log = self.lb.log();
-            assert_eq!(failures(&log), failed, "{}", log.join("\n"));
-            next = log.iter().filter_map(|line| successor(line)).nth(nth - 1);
-            next.is_some()
-        });
-        let next = next.expect("just waited for");
-        self.processes.push(next);
-        next
-    }
-
-    /// Asks for what must fail; the line that says so.
-    fn fail_to_upgrade(&self) -> String {
-        let failures = || self.lb.log().into_iter().filter(|line| line.contains("upgrade has failed"));
-        let before = failures().count();
-        self.signal(self.serving(), Signal::SIGUSR2);
-        wait_until("the upgrade has failed", || failures().count() > before);
-        failures().next_back().expect("just waited for")
-    }
-
-    /// Ends the one that serves, and waits for all.
-    fn end(mut self) {
-        self.end_all();
-    }
-
-    fn end_all(&mut self) {
-        let last = self.serving();
-        if !is_gone(last) {
-            self.signal(last, Signal::SIGTERM);
-        }
-        for process in &self.processes {
-            wait_until("a process has ended", || *process == self.lb.pid() || is_gone(*process));
-        }
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            // The first is ended, and its words are told, by who started it.
-            for process in &self.processes[1..] {
-                let _ = kill(Pid::from_raw(*process as i32), Signal::SIGKILL);
-            }
-        } else {
-            self.end_all();
-        }
-    }
-}
-
-/// The process that a line of the log says to serve now.
-fn successor(line: &str) -> Option<u32> {
-    let (before, _) = line.split_once(" serves in place of this one;")?;
-    before.rsplit(' ').next()?.parse().ok()
-}
-
-/// Whether a process has ended; who its parent was may not have asked yet.
-fn is_gone(process: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
-}
 
 /// Listeners for HTTP, TCP and UDP, each over its backends.
 fn three(global: &str, http: &[SocketAddr], tcp: SocketAddr, udp: &[SocketAddr]) -> String {
@@ -141,120 +29,6 @@ fn three(global: &str, http: &[SocketAddr], tcp: SocketAddr, udp: &[SocketAddr])
         )
     };
     format!("[global]\n{global}\n{}{}{}", pool("http", http), pool("tcp", &[tcp]), pool("udp", udp))
-}
-
-/// The address of a listener, from the log: `start_with_flags` waits for the first alone.
-fn addr_of(line: &Line, name: &str) -> SocketAddr {
-    let mut found = None;
-    let words = format!("listener {name} on ");
-    wait_until("the listener has told its address", || {
-        let log = line.lb.log();
-        found = log.iter().find_map(|line| line.split_once(&words)?.1.split(' ').next()?.parse().ok());
-        found.is_some()
-    });
-    found.expect("just waited for")
-}
-
-/// Clients that go on until they are told to stop; each tells how often it was served, and fails if it was not once.
-struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<OneOf>,
-}
-
-/// A client, what it does and how often it has.
-struct OneOf {
-    what: &'static str,
-    served: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
-}
-
-impl Load {
-    fn new() -> Load {
-        Load { stop: Arc::default(), clients: Vec::new() }
-    }
-
-    /// A client that does `one` again and again.
-    fn add(&mut self, what: &'static str, mut one: impl FnMut() + Send + 'static) {
-        let (stop, served) = (self.stop.clone(), Arc::<AtomicU64>::default());
-        let count = served.clone();
-        let body = move || {
-            while !stop.load(Ordering::SeqCst) {
-                one();
-                count.fetch_add(1, Ordering::SeqCst);
-            }
-        };
-        self.clients.push(OneOf { what, served, thread: thread::spawn(body) });
-    }
-
-    /// Waits until everybody has been served some more times.
-    fn goes_on(&self) {
-        for OneOf { what, served, .. } in &self.clients {
-            let enough = served.load(Ordering::SeqCst) + 3;
-            wait_until(what, || served.load(Ordering::SeqCst) >= enough);
-        }
-    }
-
-    /// How often each kind was served.
-    fn end(self) -> Vec<(&'static str, u64)> {
-        self.stop.store(true, Ordering::SeqCst);
-        let mut counts: Vec<(&'static str, u64)> = Vec::new();
-        for OneOf { what, served, thread } in self.clients {
-            thread.join().unwrap_or_else(|_| panic!("{what}: one was not served"));
-            let served = served.load(Ordering::SeqCst);
-            match counts.iter_mut().find(|(known, _)| *known == what) {
-                Some((_, count)) => *count += served,
-                None => counts.push((what, served)),
-            }
-        }
-        counts
-    }
-}
-
-/// Requests on one connection until it is told that this ends.
-fn keep_alive(addr: SocketAddr) -> impl FnMut() + Send {
-    let mut wire = Wire::to(addr);
-    let mut number = 0;
-    move || {
-        number += 1;
-        let path = format!("/{number}");
-        let answer = wire.ask(get(&path));
-        assert_eq!((answer.status(), answer.text()), (200, &*path));
-        if answer.head.closes() {
-            wire = Wire::to(addr);
-        }
-    }
-}
-
-/// A session of datagrams that is one all the time: the same backend, and every answer.
-fn session(addr: SocketAddr) -> impl FnMut() + Send {
-    let socket = dial(addr);
-    let (mut number, mut backend) = (0_u32, None);
-    move || {
-        number += 1;
-        let question = number.to_be_bytes();
-        let answer = socket.ask(&question);
-        assert_eq!(&answer[1..], question, "question {number}");
-        assert_eq!(*backend.get_or_insert(answer[0]), answer[0], "question {number} went to another backend");
-    }
-}
-
-/// Datagrams that do not wait for their answers: bursts, of which each must come back, by the same session.
-fn bursts(addr: SocketAddr) -> impl FnMut() + Send {
-    const BURST: u32 = 8;
-    let socket = dial(addr);
-    let mut number = 0_u32;
-    move || {
-        let first = number;
-        for _ in 0..BURST {
-            number += 1;
-            socket.say(&number.to_be_bytes());
-        }
-        let mut came: Vec<u32> =
-            (0..BURST).map(|_| u32::from_be_bytes(socket.take()[1..].try_into().expect("a number"))).collect();
-        came.sort_unstable();
-        assert!(came.iter().copied().eq(first + 1..=number), "{came:?} came for {first}..");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// So many upgrades in a row under load of all kinds. Whoever is not served fails.
@@ -280,15 +54,7 @@ fn upgrade_under_load(upgrades: usize, workers: &[usize]) {
         });
         load.add("tcp connections", move || assert_eq!(exchange(stream, b"hello"), b"hello"));
     }
-    load.add("tcp connections of a second each", move || {
-        let stream = connect(stream);
-        for n in 0..40_u32 {
-            stream.echo(&n.to_be_bytes());
-            thread::sleep(Duration::from_millis(25));
-        }
-        stream.finish();
-        assert_eq!(stream.read_all(), (Vec::new(), Ending::Clean));
-    });
+    load.add("tcp connections of a second each", for_a_second(stream));
     for _ in 0..6 {
         load.add("datagrams asked and answered", session(datagrams));
     }
@@ -336,14 +102,6 @@ fn plain(global: &str, protocol: &str, backend: SocketAddr) -> String {
     )
 }
 
-/// Puts `text` in the place of `file`, as a package manager does.
-fn replace(file: &Path, text: &[u8]) {
-    let fresh = file.with_extension("fresh");
-    std::fs::write(&fresh, text).expect("ours");
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).expect("ours");
-    std::fs::rename(&fresh, file).expect("the same directory");
-}
-
 #[test]
 fn a_new_process_that_cannot_start_leaves_the_old_one_as_it_was() {
     let tcp = Server::echo();
@@ -376,7 +134,7 @@ fn a_new_process_that_cannot_start_leaves_the_old_one_as_it_was() {
         ("the binary is none", b"\x7fnothing that runs", &toml, &["cannot be started"]),
     ];
     for (why, program_text, toml, words) in rows {
-        replace(&program, program_text);
+        install(&program, program_text);
         std::fs::write(&file, toml).expect("ours");
         let told = line.fail_to_upgrade();
         for word in words {
@@ -390,7 +148,7 @@ fn a_new_process_that_cannot_start_leaves_the_old_one_as_it_was() {
     }
     std::fs::remove_file(&program).expect("ours");
     assert!(line.fail_to_upgrade().contains("cannot be started"), "it is missing");
-    replace(&program, &binary);
+    install(&program, &binary);
     std::fs::write(&file, &toml).expect("ours");
     line.upgrade();
     assert_eq!((client.who(), udp.peers().len()), ('u', 1), "and at last it works, with the session from before");
@@ -550,7 +308,7 @@ fn an_open_breaker_stays_open() {
 fn a_second_signal_while_an_upgrade_is_under_way_is_refused() {
     let server = Server::named("s");
     let line = Line::start(&plain("", "tcp", server.addr));
-    replace(&line.file("l4lb"), b"#!/bin/sh\nexec sleep 60\n");
+    install(&line.file("l4lb"), b"#!/bin/sh\nexec sleep 60\n");
     line.signal(line.serving(), Signal::SIGUSR2);
     line.lb.wait_for_log("it begins", |line| line.contains("upgrade: starting"));
     line.signal(line.serving(), Signal::SIGUSR2);
@@ -678,12 +436,12 @@ fn a_new_process_that_dies_on_the_way_costs_no_session() {
         ),
     ];
     for (why, rest, words) in rows {
-        replace(&line.file("l4lb"), impostor(&rest).as_bytes());
+        install(&line.file("l4lb"), impostor(&rest).as_bytes());
         let told = line.fail_to_upgrade();
         assert!(told.contains(words), "{why}: {told}");
         load.goes_on();
     }
-    replace(&line.file("l4lb"), &binary);
+    install(&line.file("l4lb"), &binary);
     line.upgrade();
     let counts = load.end();
     assert!(counts.iter().all(|(_, count)| *count > 50), "{counts:?}");

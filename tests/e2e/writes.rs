@@ -15,36 +15,36 @@ use crate::support::proc::cpu_time;
 use crate::support::{L4lb, Setup, note, wait_until};
 
 /// A request of the API with this body; empty: with none.
-fn write(line: &str, fields: &str, body: &str) -> String {
+pub fn write(line: &str, fields: &str, body: &str) -> String {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("{line} HTTP/1.1\r\nHost: localhost\r\n{fields}{length}\r\n{body}")
 }
 
-fn send(addr: SocketAddr, line: &str, body: &str) -> Message {
+pub fn send(addr: SocketAddr, line: &str, body: &str) -> Message {
     ask(addr, write(line, "", body))
 }
 
 /// What an answer of this status says.
-fn done(why: &str, answer: &Message, status: u16) -> Value {
+pub fn done(why: &str, answer: &Message, status: u16) -> Value {
     assert_eq!(answer.status(), status, "{why}: {}", answer.text());
     assert_eq!(answer.head.get("content-type"), Some("application/json"), "{why}");
     assert!(answer.head.get("etag").is_some_and(|tag| tag.starts_with('"')), "{why}: {:?}", answer.head);
     told(answer)
 }
 
-fn add(addr: SocketAddr, id: &str, backend: SocketAddr) -> Message {
+pub fn add(addr: SocketAddr, id: &str, backend: SocketAddr) -> Message {
     let body = json!({ "id": id, "host": backend.ip().to_string(), "port": backend.port() }).to_string();
     send(addr, "POST /lb/backends/add", &body)
 }
 
-fn states(addr: SocketAddr) -> Vec<(String, String)> {
+pub fn states(addr: SocketAddr) -> Vec<(String, String)> {
     let list = told(&ask(addr, lb("/lb/backends")));
     let word = |value: &Value| value.as_str().expect("text").to_owned();
     list.as_array().expect("a list").iter().map(|one| (word(&one["id"]), word(&one["state"]))).collect()
 }
 
 /// Who answers so many requests, each over a connection of its own, sorted.
-fn served_by(addr: SocketAddr, requests: usize) -> Vec<String> {
+pub fn served_by(addr: SocketAddr, requests: usize) -> Vec<String> {
     let mut names: Vec<String> = (0..requests).map(|_| ask(addr, get("/")).text().to_owned()).collect();
     names.sort();
     names.dedup();

@@ -18,7 +18,7 @@ fn read(bytes: &[u8]) -> Result<Value, String> {
 }
 
 fn open(path: &Path) -> Result<(StateFile, Value), Unusable> {
-    StateFile::open(look(path, Start::Alone), read)
+    StateFile::open(look(path, Start::Alone, None), read)
 }
 
 fn folder() -> (TempDir, PathBuf) {
@@ -127,10 +127,11 @@ fn two_processes_do_not_write_one_file() {
     assert!(beside(&path, "tmp").exists(), "it is left alone");
     assert!(told.contains("is in use by another process"), "{told}");
     // The one way: a successor, which gets it when it is left.
-    let (next, value) = StateFile::open(look(&path, Start::Successor), read).unwrap();
+    let (next, value) = StateFile::open(look(&path, Start::Successor, None), read).unwrap();
     assert_eq!(value, Value(0), "it does not read what its predecessor may still write");
     assert!(next.write(&bytes(2)).unwrap_err().to_string().contains("another process has"), "not yet");
     first.write(&bytes(3)).unwrap();
+    assert!(next.hold(&bytes(3), false).unwrap_err().to_string().contains("another process has"), "nor so");
     first.release();
     next.write(&bytes(4)).unwrap();
     assert!(first.write(&bytes(5)).unwrap_err().to_string().contains("another process has"));
@@ -186,4 +187,41 @@ fn a_link_stays_a_link() {
     file.write(&bytes(7)).unwrap();
     assert_eq!(fs::read(&true_place).unwrap(), bytes(7));
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+#[test]
+fn what_is_held_is_written_only_where_it_is_not_there() {
+    let (_dir, path) = folder();
+    let next = || StateFile::open(look(&path, Start::Successor, None), read).unwrap().0;
+    next().hold(&bytes(0), true).unwrap();
+    assert!(!path.exists(), "there is nothing to keep");
+    next().hold(&bytes(1), false).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes(1));
+    let file = || fs::metadata(&path).unwrap().ino();
+    let before = file();
+    let held = next();
+    held.hold(&bytes(1), false).unwrap();
+    assert_eq!(file(), before, "it is there already");
+    assert!(open(&path).unwrap_err().to_string().contains("is in use by another process"));
+    held.hold(&bytes(2), true).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes(2), "what is there is of another time");
+}
+
+#[test]
+fn the_lock_is_no_way_to_another_file() {
+    let (dir, path) = folder();
+    let other = dir.path().join("other");
+    fs::write(&other, "").unwrap();
+    symlink(&other, beside(&path, "lock")).unwrap();
+    assert!(open(&path).is_err(), "it is not followed");
+    fs::remove_file(beside(&path, "lock")).unwrap();
+    if geteuid().is_root() {
+        let owner = |path: &Path| (fs::metadata(path).unwrap().uid(), fs::metadata(path).unwrap().gid());
+        fs::hard_link(&other, beside(&path, "lock")).unwrap();
+        drop(look(&path, Start::Alone, Some((Some(1), 1))));
+        assert_eq!(owner(&other), (0, 0), "it has another name besides");
+        fs::remove_file(beside(&path, "lock")).unwrap();
+        drop(look(&path, Start::Alone, Some((Some(1), 1))));
+        assert_eq!(owner(&beside(&path, "lock")), (1, 1));
+    }
 }

@@ -11,8 +11,10 @@ use crate::control::Verdicts;
 use crate::link::plain::PlainStream;
 use crate::shared::handing::Handing;
 use crate::shared::hub::Hub;
-use crate::shared::mail::{ControlMail, WorkerMail, WorkerPost};
+use crate::shared::mail::{ControlMail, Reload, WorkerMail, WorkerPost};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,6 +61,8 @@ pub(in crate::app) struct Upgrades {
 
 struct UnderWay {
     thread: JoinHandle<()>,
+    /// Whoever serves in the end is to read its file again.
+    reload: bool,
     /// Our end of the socket, to hang up.
     line: Arc<Mutex<Line>>,
 }
@@ -95,20 +99,42 @@ impl Upgrades {
             }
         };
         match thread::Builder::new().name("upgrade".into()).spawn(body) {
-            Ok(thread) => self.under_way = Some(UnderWay { thread, line }),
+            Ok(thread) => self.under_way = Some(UnderWay { thread, reload: false, line }),
             Err(error) => log::error!("the upgrade has failed: {error}; going on as before"),
         }
     }
 
+    /// Whether one is under way.
+    pub(in crate::app) fn are_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// When the one that is under way has ended, whoever serves then reads its file again.
+    pub(in crate::app) fn reload_then(&mut self) {
+        log::info!("SIGHUP (reload): an upgrade is under way; the file is read again when that has ended");
+        if let Some(under_way) = &mut self.under_way {
+            under_way.reload = true;
+        }
+    }
+
     /// Takes note of how it ended. True when another process serves in place of this one.
-    pub(in crate::app) fn has_ended(&mut self, ended: Ended) -> bool {
+    pub(in crate::app) fn has_ended(&mut self, ended: Ended, control: &Sender<ControlMail>) -> bool {
         // Said here, where the next one may begin: whoever reads it may ask for that at once.
-        self.under_way = None;
+        let reload = self.under_way.take().is_some_and(|under_way| under_way.reload);
         match ended {
-            Ended::Serving(_) => true,
+            Ended::Serving(process) => {
+                // It may have read the file before that was changed.
+                if reload && let Err(error) = kill(Pid::from_raw(process.cast_signed()), Signal::SIGHUP) {
+                    log::error!("process {process} cannot be told to reload ({error}); send it SIGHUP");
+                }
+                true
+            }
             Ended::Failed(why) => {
                 log::error!("the upgrade has failed: {why}; going on as before");
                 notify::ready();
+                if reload {
+                    let _ = control.send(ControlMail::Reload(Reload::default()));
+                }
                 false
             }
         }
@@ -116,7 +142,7 @@ impl Upgrades {
 
     /// Gives up the one that is under way: this process is to end. The number of the new one, if that serves already.
     pub(in crate::app) fn give_up(&mut self) -> Option<u32> {
-        let UnderWay { thread, line } = self.under_way.take()?;
+        let UnderWay { thread, line, .. } = self.under_way.take()?;
         {
             let mut line = lock(&line);
             line.given_up = true;
@@ -172,7 +198,7 @@ fn hand_over(old: &Old, stream: &UnixStream, line: &Mutex<Line>) -> Result<usize
     let mut channel = stream.try_clone().and_then(Channel::begin).map_err(told)?;
     let until = Instant::now() + START;
     // A reload that has begun is over before its sockets are to be had, or begins when this is over.
-    let store = lock(&old.store);
+    let mut store = lock(&old.store);
     let sockets = old.begin(&channel, &store)?;
     let taken = match channel.receive(until)? {
         Message::Ready(ready) => ready.taken,
@@ -199,6 +225,8 @@ fn hand_over(old: &Old, stream: &UnixStream, line: &Mutex<Line>) -> Result<usize
             log::error!("worker {at} takes no orders, and keeps sockets that another process serves");
         }
     }
+    // Before anybody else has it: a reload that has waited is not for this process any more.
+    store.let_go();
     Ok(flows)
 }
 

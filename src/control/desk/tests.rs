@@ -37,7 +37,7 @@ impl House {
         let keep = move |what: Keeping<'_>| match what {
             _ if *is_full.lock().unwrap() => Err(io::Error::other("the disk is full")),
             Keeping::Release => Ok(()),
-            Keeping::Bytes(bytes) => {
+            Keeping::Bytes(bytes) | Keeping::Take(bytes) => {
                 keeps.lock().unwrap().push(bytes.to_vec());
                 Ok(())
             }
@@ -71,7 +71,7 @@ impl House {
             let next = self.plan.build();
             self.hub.publish(next);
         }
-        self.desk.published(self.hub.current().generation);
+        self.desk.published(self.hub.current().generation, self.now);
     }
 
     /// Who is answered by now: the session, the status and the state that is told.
@@ -185,10 +185,10 @@ fn a_name_is_waited_for_but_not_for_long() {
     house.member.refresh();
     assert_eq!(house.answered(), [], "nobody knows yet where it is");
     house.desk.resolved("other.test", 2);
-    house.desk.published(house.hub.current().generation);
+    house.desk.published(house.hub.current().generation, house.now);
     assert_eq!(house.answered(), [], "that was another one");
     house.desk.resolved("name.test", 2);
-    house.desk.published(house.hub.current().generation);
+    house.desk.published(house.hub.current().generation, house.now);
     assert_eq!(house.answered(), [(1, 201, "down".into())], "it does not resolve, and that is no error");
     let mut house = House::new();
     house.order(1, add("name.test:2"));
@@ -246,8 +246,13 @@ fn while_another_process_takes_over_nothing_is_changed() {
     house.now = house.now.after(Duration::from_secs(3600));
     assert!(!house.desk.expire(house.now), "nor does anybody expire: that is for the other process");
     assert_eq!(house.answered(), [(2, 503, String::new())]);
-    house.desk.resume();
+    assert_eq!(house.desk.next(), None, "so there is nothing to wake up for");
+    let kept = house.kept.lock().unwrap().len();
+    house.desk.resume(house.now);
+    assert_eq!(house.kept.lock().unwrap()[kept..], [handed], "it is kept here again");
     assert!(house.order(3, add("127.0.0.1:5")), "it did not take over");
+    assert!(!house.desk.expire(house.now), "nobody could renew meanwhile");
+    house.now = house.now.after(Duration::from_secs(3600));
     assert!(house.desk.expire(house.now));
 }
 

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod http;
 pub mod l4lb;
+pub mod line;
+pub mod load;
 pub mod pattern;
 pub mod ports;
 pub mod proc;

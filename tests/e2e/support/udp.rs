@@ -107,6 +107,12 @@ impl UdpBackend {
         self.seen.lock().expect("never poisoned").iter().map(|seen| seen.from).collect()
     }
 
+    /// The same of those whose datagrams are as `wanted` says.
+    pub fn peers_with(&self, wanted: impl Fn(&[u8]) -> bool) -> BTreeSet<SocketAddr> {
+        let seen = self.seen.lock().expect("never poisoned");
+        seen.iter().filter(|seen| wanted(&seen.bytes)).map(|seen| seen.from).collect()
+    }
+
     /// Sends a datagram from this backend's address.
     pub fn send(&self, bytes: &[u8], to: SocketAddr) {
         self.socket.send_to(bytes, to).unwrap_or_else(|e| panic!("the backend sends to {to}: {e}"));
