@@ -122,8 +122,8 @@ pub(super) struct Desk {
     expiry: Expiry,
     keep: Keep,
     broken: Option<String>,
-    /// Another process is to take the place of this one: nothing is changed here.
-    halted: bool,
+    /// Since when another process is to take the place of this one: nothing is changed here.
+    halted: Option<Tick>,
     /// The edition that is in force, for whoever is told of it by others.
     edition: Arc<AtomicU64>,
 }
@@ -138,7 +138,7 @@ impl Desk {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
         }
         let edition = Arc::new(AtomicU64::new(state.edition));
-        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted: false, edition }
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted: None, edition }
     }
 
     /// What is in force.
@@ -173,14 +173,19 @@ impl Desk {
         let (until, gone_until) = (now.after(SEEN), now.after(order.wait()));
         let wait = |reply, edition| Wait { to, reply, edition, generation: None, name: None, until, gone_until };
         let judged = match self.waits.len() < MOST || order.wait().is_zero() {
-            _ if self.halted => Err(Answer::problem(503, HALTED).with("Retry-After", "1")),
+            true if self.halted.is_some() => match self.trial.judge(order, world) {
+                // A registration that goes on as it is changes nothing, and a service counts on it to be heard.
+                Ok(renewal @ Judged { next: None, renewed: Some(_), .. }) => Ok(renewal),
+                _ => Err(Answer::problem(503, HALTED).with("Retry-After", "1")),
+            },
             true => self.trial.judge(order, world),
             false => Err(Answer::problem(503, "too many wait already; leave out wait, and look at /lb/backends")),
         };
         match judged {
             Ok(Judged { next, reply, renewed }) => {
                 if let Some((pool, id, ttl)) = renewed {
-                    self.expiry.renew((pool, id), ttl, now);
+                    // The time since a halt is given back to all at its end.
+                    self.expiry.renew((pool, id), ttl, self.halted.unwrap_or(now));
                 }
                 let changes = next.is_some();
                 self.trial = next.unwrap_or_else(|| self.trial.clone());
@@ -207,22 +212,25 @@ impl Desk {
     }
 
     /// From now on nothing is changed: what the API has changed goes to another process.
-    pub(super) fn halt(&mut self) -> Vec<u8> {
-        self.halted = true;
+    /// Registrations can be renewed, and none is over.
+    pub(super) fn halt(&mut self, now: Tick) -> Vec<u8> {
+        self.halted.get_or_insert(now);
         if let Err(error) = (self.keep)(Keeping::Release) {
             log::error!("what the admin API changes cannot be given away: {error}");
         }
         self.state.overlay.to_bytes()
     }
 
-    /// Goes on after [`Desk::halt`].
-    pub(super) fn resume(&mut self) {
-        self.halted = false;
+    /// Goes on after [`Desk::halt`]. Nobody's time has run since.
+    pub(super) fn resume(&mut self, now: Tick) {
+        if let Some(since) = self.halted.take() {
+            self.expiry.later(now.since(since));
+        }
     }
 
     /// Takes out registrations that are over. True when there were any.
     pub(super) fn expire(&mut self, now: Tick) -> bool {
-        if self.halted {
+        if self.halted.is_some() {
             return false;
         }
         let mut any = false;
@@ -332,7 +340,7 @@ impl Desk {
             // It waits for workers to come round, or for room in the box of one.
             _ => Tick(0),
         });
-        waits.chain(self.expiry.next()).min()
+        waits.chain(self.expiry.next().filter(|_| self.halted.is_none())).min()
     }
 
     /// Answers all whose time has come.

@@ -197,11 +197,11 @@ impl Control {
             ControlMail::Halt { tell } => {
                 // What was ordered before is answered as made, so it must not be left behind.
                 self.publish(Change::Backends);
-                let _ = tell.send(self.desk.halt());
+                let _ = tell.send(self.desk.halt(self.clock.now()));
                 Some(Change::Nothing)
             }
             ControlMail::Resume => {
-                self.desk.resume();
+                self.desk.resume(self.clock.now());
                 Some(Change::Nothing)
             }
             ControlMail::Stop => None,

@@ -240,14 +240,50 @@ fn while_another_process_takes_over_nothing_is_changed() {
     house.publish();
     house.member.refresh();
     assert_eq!(house.answered().len(), 1);
-    let handed = house.desk.halt();
+    let handed = house.desk.halt(house.now);
     assert_eq!(handed, *house.kept.lock().unwrap().last().unwrap(), "what was changed goes along");
     assert!(!house.order(2, add("127.0.0.1:5")));
     house.now = house.now.after(Duration::from_secs(3600));
     assert!(!house.desk.expire(house.now), "nor does anybody expire: that is for the other process");
     assert_eq!(house.answered(), [(2, 503, String::new())]);
-    house.desk.resume();
+    house.desk.resume(house.now);
     assert!(house.order(3, add("127.0.0.1:5")), "it did not take over");
+}
+
+#[test]
+fn registrations_outlive_an_upgrade_that_fails() {
+    let mut house = House::new();
+    house.order(1, register("127.0.0.1:4"));
+    house.publish();
+    house.member.refresh();
+    house.answered();
+    house.now = Tick(400);
+    house.desk.halt(house.now);
+    assert_eq!(house.desk.next(), None, "nothing is to be looked at meanwhile");
+    house.now = Tick(10_400);
+    assert!(!house.order(2, register("127.0.0.1:4")), "as it is");
+    assert!(!house.order(3, register("127.0.0.1:5")), "elsewhere: that would be a change");
+    house.desk.published(house.hub.current().generation);
+    assert_eq!(house.answered(), [(2, 200, "starting".into()), (3, 503, String::new())]);
+    house.now = Tick(20_400);
+    house.desk.resume(house.now);
+    assert!(!house.desk.expire(house.now));
+    // It was renewed, so it has all of its second.
+    house.now = Tick(21_300);
+    assert!(!house.desk.expire(house.now));
+    house.now = Tick(21_500);
+    assert!(house.desk.expire(house.now), "and no more than that");
+
+    let mut house = House::new();
+    house.order(1, register("127.0.0.1:4"));
+    house.publish();
+    house.now = Tick(400);
+    house.desk.halt(house.now);
+    house.now = Tick(20_400);
+    house.desk.resume(house.now);
+    house.now = Tick(20_900);
+    assert!(!house.desk.expire(house.now), "one that was not renewed has what it had left");
+    house.now = Tick(21_100);
     assert!(house.desk.expire(house.now));
 }
 
