@@ -498,6 +498,7 @@ impl Backend {
     pub fn fault_of_id(id: &str) -> Option<&'static str> {
         match id {
             "" => Some("it is empty"),
+            _ if id.len() > 255 => Some("it is longer than 255 bytes"),
             "add" | "register" | "." | ".." => Some("that word has another meaning in the paths of the admin API"),
             _ if id.contains('/') => Some("there is a \"/\" in it"),
             _ if id.chars().any(char::is_control) => Some("there is a control character in it"),
