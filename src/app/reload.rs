@@ -69,10 +69,11 @@ impl Loader {
             // Where control has ended, so does everything else.
             Ok(adopt) => _ = self.mail.send(ControlMail::Adopt(Box::new(Adopt { reload, ..adopt }))),
             Err(errors) => {
+                let what = if reload.dry_run { "reload (dry run)" } else { "reload" };
                 for error in &errors {
-                    log::error!("reload: {error}");
+                    log::error!("{what}: {error}");
                 }
-                log::error!("reload: nothing is changed");
+                log::error!("{what}: nothing is changed");
                 reload.reply.tell(Err(errors));
             }
         }
