@@ -146,11 +146,6 @@ impl Desk {
         &self.state
     }
 
-    /// What will be in force with the next commit, if that can be kept.
-    pub(super) fn trial(&self) -> &State {
-        &self.trial
-    }
-
     /// Why what was kept could not be read at the start.
     pub(super) fn problem(&self) -> Option<&str> {
         self.broken.as_deref()
@@ -188,7 +183,9 @@ impl Desk {
                     self.expiry.renew((pool, id), ttl, self.halted.unwrap_or(now));
                 }
                 let changes = next.is_some();
-                self.trial = next.unwrap_or_else(|| self.trial.clone());
+                if let Some(next) = next {
+                    self.trial.put(next);
+                }
                 let mut wait = wait(Ok(reply), self.trial.edition);
                 if let (true, Some(address)) = (changes, address_of(&order.change))
                     && !resolves(address)
@@ -233,15 +230,11 @@ impl Desk {
         if self.halted.is_some() {
             return false;
         }
-        let mut any = false;
-        for (pool, id) in self.expiry.take(now) {
-            if let Some(next) = self.trial.expired(&pool, &id) {
-                log::info!("pool {pool}: backend {id} has not renewed its registration in time and drains");
-                self.trial = next;
-                any = true;
-            }
+        let over = self.trial.expire(self.expiry.take(now));
+        for (pool, id) in &over {
+            log::info!("pool {pool}: backend {id} has not renewed its registration in time and drains");
         }
-        any
+        !over.is_empty()
     }
 
     /// The configuration once the file is `file`, with `discard` without what the API has changed; and what of that has no

@@ -223,11 +223,11 @@ impl Control {
             (self.orders.reload)(Reload { dry_run, discard, reply });
             return Change::Nothing;
         }
-        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.trial().config.clone());
+        let (plan, hub) = (&self.plan, &self.hub);
         let world = World {
             own: &|pool, address| plan.own_listener(pool, address),
             listener: &|id| plan.listener_ids().iter().position(|known| *known == id),
-            leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
+            leaving: &|config, pool, id| render::leaving(&hub.current(), config, pool, id).is_some(),
         };
         match self.desk.take(to, order, &world, |address| plan.resolves(address), self.clock.now()) {
             true => Change::Backends,

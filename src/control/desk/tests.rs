@@ -54,11 +54,10 @@ impl House {
     fn order(&mut self, session: u32, change: Change) -> bool {
         let order = Order { change, dry_run: false, only_if: None, listener: ListenerId(0) };
         let hub = self.hub.clone();
-        let config = self.desk.trial().config.clone();
         let world = World {
             own: &|_, _| None,
             listener: &|_| Some(0),
-            leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
+            leaving: &|config, pool, id| render::leaving(&hub.current(), config, pool, id).is_some(),
         };
         let to = To { worker: WorkerId(0), session: SessionId::new(session, 1) };
         self.desk.take(to, &order, &world, |address| matches!(address, Address::Ip(_)), self.now)
