@@ -237,8 +237,9 @@ impl Control {
 
     /// The file was read again.
     fn reload(&mut self, adopt: Adopt) -> Change {
-        let Adopt { config, resolved, moves, reload } = adopt;
+        let Adopt { mut config, resolved, mut moves, reload } = adopt;
         let Reload { dry_run, discard, reply } = reload;
+        moves.at_restart.splice(..0, self.plan.keep(&mut config));
         if dry_run {
             let (config, dropped) = self.desk.reloaded(&config, discard);
             let mut changes = Changes { dropped, ..self.plan.compare(&config) };
