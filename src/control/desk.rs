@@ -52,13 +52,14 @@ pub struct Sources {
     state: State,
     keep: Keep,
     broken: Option<String>,
+    unkept: bool,
 }
 
 impl Sources {
     /// `file` alone; what the API changes is kept nowhere.
     pub fn new(file: Config) -> Sources {
         let (state, _) = State::new(file, Overlay::default());
-        Sources { state, keep: Box::new(|_| Ok(())), broken: None }
+        Sources { state, keep: Box::new(|_| Ok(())), broken: None, unkept: false }
     }
 
     /// The same with what the API has changed in an earlier life, kept from now on by `keep`. What of it has no place over
@@ -66,7 +67,12 @@ impl Sources {
     pub fn with(self, overlay: Overlay, keep: Keep) -> Sources {
         let (state, dropped) = State::new(Config::clone(&self.state.file), overlay);
         dropped.iter().for_each(|dropped| log::warn!("{dropped}"));
-        Sources { state, keep, ..self }
+        Sources { state, keep, unkept: !dropped.is_empty(), ..self }
+    }
+
+    /// The same where it has come from elsewhere, so that it is to be kept as soon as everything runs.
+    pub fn unkept(self) -> Sources {
+        Sources { unkept: true, ..self }
     }
 
     /// The same where what was kept could not be read: `/lb/config` tells that.
@@ -122,6 +128,8 @@ pub(super) struct Desk {
     expiry: Expiry,
     keep: Keep,
     broken: Option<String>,
+    /// What is kept is not what is in force.
+    unkept: bool,
     /// Since when another process is to take the place of this one: nothing is changed here.
     halted: Option<Tick>,
     /// The edition that is in force, for whoever is told of it by others.
@@ -131,14 +139,14 @@ pub(super) struct Desk {
 impl Desk {
     /// A desk over `sources`, which are the configuration of the number `edition`. Those that registered in an earlier life have their whole time from `now` on.
     pub(super) fn new(sources: Sources, edition: u64, now: Tick) -> Desk {
-        let Sources { state, keep, broken } = sources;
+        let Sources { state, keep, broken, unkept } = sources;
         let state = State { edition, ..state };
         let mut expiry = Expiry::default();
         for (pool, id, ttl) in state.overlay.registrations() {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
         }
         let edition = Arc::new(AtomicU64::new(state.edition));
-        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted: None, edition }
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, unkept, halted: None, edition }
     }
 
     /// What is in force.
@@ -223,6 +231,37 @@ impl Desk {
         if let Some(since) = self.halted.take() {
             self.expiry.later(now.since(since));
         }
+    }
+
+    /// The start is over: what is in force is kept, if that is something else; and whoever has registered has all of its
+    /// time from now on, since another process may have heard it last.
+    pub(super) fn started(&mut self, now: Tick) {
+        for (pool, id, ttl) in self.state.overlay.registrations() {
+            self.expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
+        }
+        if std::mem::take(&mut self.unkept) {
+            self.keep_again();
+        }
+    }
+
+    /// Keeps what is in force once more.
+    pub(super) fn keep_again(&mut self) {
+        if let Err(error) = (self.keep)(Keeping::Bytes(&self.state.overlay.to_bytes())) {
+            log::error!("{NOT_KEPT}: {error}; it holds something else than what is in force, until the next change");
+        }
+    }
+
+    /// Keeps what [`Desk::reload`] of `file` leaves of what the API has changed if that is let go, before anything else is done.
+    ///
+    /// # Errors
+    /// It cannot be kept: why. Nothing is changed then.
+    pub(super) fn discard(&mut self, file: Config) -> Result<(), String> {
+        let (next, _) = self.state.reloaded(file, true);
+        if next.overlay == self.state.overlay {
+            return Ok(());
+        }
+        let kept = (self.keep)(Keeping::Bytes(&next.overlay.to_bytes()));
+        kept.map_err(|error| format!("{NOT_KEPT}, so nothing is changed: {error}; mend that and try again"))
     }
 
     /// Takes out registrations that are over. True when there were any.

@@ -204,6 +204,21 @@ impl Control {
                 self.desk.resume(self.clock.now());
                 Some(Change::Nothing)
             }
+            ControlMail::Started => {
+                self.desk.started(self.clock.now());
+                Some(Change::Nothing)
+            }
+            ControlMail::Discard { mut config, tell } => {
+                // What was ordered before is kept first.
+                self.publish(Change::Backends);
+                self.plan.keep(&mut config);
+                let _ = tell.send(self.desk.discard(*config));
+                Some(Change::Nothing)
+            }
+            ControlMail::DiscardNot => {
+                self.desk.keep_again();
+                Some(Change::Nothing)
+            }
             ControlMail::Stop => None,
         }
     }
