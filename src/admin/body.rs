@@ -113,6 +113,11 @@ impl Fields {
     pub(super) fn id(&mut self) -> Result<Option<String>, Fault> {
         let Some(id) = self.text("id", "backend1")? else { return Ok(None) };
         match Backend::fault_of_id(&id) {
+            None if id.len() > Backend::LONGEST_ID => Err(format!(
+                "id: {} is longer than {} bytes; write a shorter one",
+                Quoted::new(&id),
+                Backend::LONGEST_ID
+            )),
             None => Ok(Some(id)),
             Some(why) => Err(format!("id: {} is no id: {why}; write another", Quoted::new(&id))),
         }

@@ -204,6 +204,7 @@ fn serve(config: Config, options: Options, account: Option<Account>, log: &Log) 
             let _ = running.control.0.send(ControlMail::Resume);
         }
     }
+    let _ = running.control.0.send(ControlMail::Started);
     bound.iter().for_each(announce);
     if let Some(ready) = options.ready {
         ready(&bound);
@@ -232,7 +233,11 @@ fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Resu
             Ok(())
         }
     };
-    let sources = sources.with(handed.unwrap_or(overlay), Box::new(keep));
+    // The other process may have kept it elsewhere, or nowhere.
+    let sources = match handed {
+        Some(handed) => sources.with(handed, Box::new(keep)).unkept(),
+        None => sources.with(overlay, Box::new(keep)),
+    };
     Ok(match broken {
         Some(broken) => sources.broken(broken.to_string()),
         None => sources,

@@ -9,7 +9,7 @@ use crate::config;
 use crate::discovery::{Name, Resolver};
 use crate::link::plain::PlainStream;
 use crate::shared::mail::{Adopt, ControlMail, ENDS, Listen, Moves, Reload, WorkerMail, WorkerPost};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -65,16 +65,42 @@ impl Loader {
         // Nobody else has the store before control knows: sockets that are handed to another process are those of one
         // configuration.
         let mut store = lock(&self.store);
-        match loaded.and_then(|adopt| open(&mut store, adopt, &reload)) {
+        let kept = loaded.and_then(|adopt| self.discard(&mut store, adopt, &reload));
+        let opened = kept.and_then(|adopt| {
+            let opened = open(&mut store, adopt, reload.dry_run);
+            if opened.is_err() && reload.discard && !reload.dry_run {
+                let _ = self.mail.send(ControlMail::DiscardNot);
+            }
+            opened
+        });
+        match opened {
             // Where control has ended, so does everything else.
             Ok(adopt) => _ = self.mail.send(ControlMail::Adopt(Box::new(Adopt { reload, ..adopt }))),
             Err(errors) => {
+                let what = if reload.dry_run { "reload (dry run)" } else { "reload" };
                 for error in &errors {
-                    log::error!("reload: {error}");
+                    log::error!("{what}: {error}");
                 }
-                log::error!("reload: nothing is changed");
+                log::error!("{what}: nothing is changed");
                 reload.reply.tell(Err(errors));
             }
+        }
+    }
+
+    /// Where what the admin API has changed is to go, it is let go where it is kept, before a socket moves: that is what may
+    /// fail.
+    fn discard(&self, store: &mut Store, adopt: Adopt, reload: &Reload) -> Result<Adopt, Vec<String>> {
+        if !reload.discard || reload.dry_run {
+            return Ok(adopt);
+        }
+        // Nothing is let go for a reload that cannot be.
+        let adopt = open(store, adopt, true)?;
+        let (tell, told) = bounded(1);
+        let sent = self.mail.send(ControlMail::Discard { config: Box::new(adopt.config.clone()), tell });
+        match sent.ok().and_then(|()| told.recv().ok()) {
+            Some(Ok(())) => Ok(adopt),
+            Some(Err(error)) => Err(vec![error]),
+            None => Err(vec!["this process ends, and takes nothing new".to_owned()]),
         }
     }
 
@@ -94,8 +120,8 @@ impl Loader {
 }
 
 /// The same with all its sockets open, or with nothing changed.
-fn open(store: &mut Store, adopt: Adopt, reload: &Reload) -> Result<Adopt, Vec<String>> {
-    let Some(change) = store.again(&adopt.config, reload.dry_run) else {
+fn open(store: &mut Store, adopt: Adopt, dry_run: bool) -> Result<Adopt, Vec<String>> {
+    let Some(change) = store.again(&adopt.config, dry_run) else {
         return Err(vec![ENDS.to_owned()]);
     };
     let change = change.map_err(|error| vec![error.to_string()])?;

@@ -76,6 +76,7 @@ fn unreadable_fix(why: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "let the user that runs l4lb read it",
         io::ErrorKind::IsADirectory => "name a file in it",
+        io::ErrorKind::InvalidInput => "name a regular file",
         _ => "check the path and the disk",
     }
 }

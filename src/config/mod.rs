@@ -27,8 +27,10 @@ mod syntax;
 mod tests;
 
 use std::fmt;
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,16 +60,15 @@ const LARGEST: u64 = 16 << 20;
 pub fn load(path: &Path) -> Result<Config, Errors> {
     let name = path.display().to_string();
     let file: Arc<str> = name.as_str().into();
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|open| open.take(LARGEST + 1).read_to_end(&mut bytes));
-    if let Err(why) = read {
-        return Err(ConfigError::Unreadable { file, why }.into());
-    }
+    let bytes = match read_file(path) {
+        Ok(bytes) => bytes,
+        Err(why) => return Err(ConfigError::Unreadable { file, why }.into()),
+    };
     if bytes.len() as u64 > LARGEST {
         return Err(ConfigError::TooLarge { file, limit: LARGEST }.into());
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_with(&own_addresses(), text, &name, |path| std::fs::read(path)),
+        Ok(text) => parse_with(&own_addresses(), text, &name, read_file),
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let line = before.matches('\n').count() + 1;
@@ -75,6 +76,20 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
             Err(ConfigError::NotText { file, line, column }.into())
         }
     }
+}
+
+/// What is in a file, at most one byte more than is read of any. A pipe or a device might never come to an end, and whoever
+/// reads again while everything runs would wait for it for ever.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    // Not waiting for a writer, if it should be a pipe.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() && !about.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe or a device"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads and checks `text` for a machine of which nothing is known but its loopback; `name` is how errors name it.
@@ -493,6 +508,9 @@ impl Backend {
             check: None,
         }
     }
+
+    /// How long a name or an id may be, in bytes. One that a backend has from its address may be longer by a little.
+    pub const LONGEST_ID: usize = 255;
 
     /// What is wrong with `id` as an id: it is a part of paths of the admin API, some of which are taken.
     pub fn fault_of_id(id: &str) -> Option<&'static str> {

@@ -19,12 +19,12 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Protocol;
 use super::duration;
 use super::error::{ConfigError, Errors, Fault, Hint, Quoted, Spot};
 use super::keys::{Key, Preset, SECTIONS, Scope, Section, Takes};
 use super::size;
 use super::syntax::{Bad, Lines};
+use super::{Backend, Protocol};
 
 /// A value with the place where it was typed.
 #[derive(Clone, Debug)]
@@ -374,6 +374,10 @@ impl<'t> Reader<'t> {
         let name = self.text(open, key)?;
         if name.value.contains('/') {
             let fault = Fault::BadCharacter { found: Quoted::new(&name.value), bad: '/' };
+            self.report(name.at, name.place.clone(), fault);
+        }
+        if name.value.len() > Backend::LONGEST_ID {
+            let fault = Fault::TooLong { found: Quoted::new(&name.value), limit: Backend::LONGEST_ID };
             self.report(name.at, name.place.clone(), fault);
         }
         if name.value == "." || name.value == ".." {

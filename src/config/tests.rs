@@ -692,3 +692,26 @@ fn a_token_is_read_from_its_file_and_from_nowhere_else() {
     let text = format!("[admin]\ntoken_file = '{}'\n{HTTP}", path("good"));
     assert!(told(&text).join("").contains("cannot be read"));
 }
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let pipe = place.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [&*pipe, Path::new("/dev/zero")] {
+        let told = load(path).unwrap_err().to_string();
+        assert!(told.ends_with("it is a pipe or a device; name a regular file"), "{told}");
+    }
+    let file = place.path().join("lb.toml");
+    std::fs::write(&file, format!("{HTTP}\n[admin]\ntoken_file = {pipe:?}\n")).unwrap();
+    let told = load(&file).unwrap_err().to_string();
+    assert!(told.contains("it is a pipe or a device"), "{told}");
+}
+
+#[test]
+fn a_name_has_an_end() {
+    for (length, is_good) in [(255, true), (256, false)] {
+        let text = HTTP.replace("'api'", &format!("'{}'", "x".repeat(length)));
+        assert_eq!(parse(&text, "test").is_ok(), is_good, "{length}");
+    }
+}

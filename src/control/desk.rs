@@ -55,13 +55,14 @@ pub struct Sources {
     keep: Keep,
     broken: Option<String>,
     waiting: bool,
+    unkept: bool,
 }
 
 impl Sources {
     /// `file` alone; what the API changes is kept nowhere.
     pub fn new(file: Config) -> Sources {
         let (state, _) = State::new(file, Overlay::default());
-        Sources { state, keep: Box::new(|_| Ok(())), broken: None, waiting: false }
+        Sources { state, keep: Box::new(|_| Ok(())), broken: None, waiting: false, unkept: false }
     }
 
     /// The same with what the API has changed in an earlier life, kept from now on by `keep`. What of it has no place over
@@ -69,7 +70,12 @@ impl Sources {
     pub fn with(self, overlay: Overlay, keep: Keep) -> Sources {
         let (state, dropped) = State::new(Config::clone(&self.state.file), overlay);
         dropped.iter().for_each(|dropped| log::warn!("{dropped}"));
-        Sources { state, keep, ..self }
+        Sources { state, keep, unkept: !dropped.is_empty(), ..self }
+    }
+
+    /// The same where it has come from elsewhere, so that it is to be kept as soon as everything runs.
+    pub fn unkept(self) -> Sources {
+        Sources { unkept: true, ..self }
     }
 
     /// The same where what was kept could not be read: `/lb/config` tells that.
@@ -136,8 +142,10 @@ pub(super) struct Desk {
     expiry: Expiry,
     keep: Keep,
     broken: Option<String>,
-    /// Another process is to take the place of this one: nothing is changed here.
-    halted: bool,
+    /// What is kept is not what is in force.
+    unkept: bool,
+    /// Since when another process is to take the place of this one: nothing is changed here.
+    halted: Option<Tick>,
     /// The edition that is in force, for whoever is told of it by others.
     edition: Arc<AtomicU64>,
 }
@@ -145,24 +153,20 @@ pub(super) struct Desk {
 impl Desk {
     /// A desk over `sources`, which are the configuration of the number `edition`. Those that registered in an earlier life have their whole time from `now` on.
     pub(super) fn new(sources: Sources, edition: u64, now: Tick) -> Desk {
-        let Sources { state, keep, broken, waiting: halted } = sources;
+        let Sources { state, keep, broken, waiting, unkept } = sources;
         let state = State { edition, ..state };
         let mut expiry = Expiry::default();
         for (pool, id, ttl) in state.overlay.registrations() {
             expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
         }
         let edition = Arc::new(AtomicU64::new(state.edition));
-        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, halted, edition }
+        let halted = waiting.then_some(now);
+        Desk { trial: state.clone(), state, waits: Vec::new(), expiry, keep, broken, unkept, halted, edition }
     }
 
     /// What is in force.
     pub(super) fn state(&self) -> &State {
         &self.state
-    }
-
-    /// What will be in force with the next commit, if that can be kept.
-    pub(super) fn trial(&self) -> &State {
-        &self.trial
     }
 
     /// Why what was kept could not be read at the start.
@@ -187,17 +191,24 @@ impl Desk {
         let (until, gone_until) = (now.after(SEEN), now.after(order.wait()));
         let wait = |reply, edition| Wait { to, reply, edition, generation: None, name: None, until, gone_until };
         let judged = match self.waits.len() < MOST || order.wait().is_zero() {
-            _ if self.halted => Err(Answer::problem(503, HALTED).with("Retry-After", "1")),
+            true if self.halted.is_some() => match self.trial.judge(order, world) {
+                // A registration that goes on as it is changes nothing, and a service counts on it to be heard.
+                Ok(renewal @ Judged { next: None, renewed: Some(_), .. }) => Ok(renewal),
+                _ => Err(Answer::problem(503, HALTED).with("Retry-After", "1")),
+            },
             true => self.trial.judge(order, world),
             false => Err(Answer::problem(503, "too many wait already; leave out wait, and look at /lb/backends")),
         };
         match judged {
             Ok(Judged { next, reply, renewed }) => {
                 if let Some((pool, id, ttl)) = renewed {
-                    self.expiry.renew((pool, id), ttl, now);
+                    // The time since a halt is given back to all at its end.
+                    self.expiry.renew((pool, id), ttl, self.halted.unwrap_or(now));
                 }
                 let changes = next.is_some();
-                self.trial = next.unwrap_or_else(|| self.trial.clone());
+                if let Some(next) = next {
+                    self.trial.put(next);
+                }
                 let mut wait = wait(Ok(reply), self.trial.edition);
                 if let (true, Some(address)) = (changes, address_of(&order.change))
                     && !resolves(address)
@@ -218,24 +229,24 @@ impl Desk {
     /// Whether a reload that is ordered may go on; one that may not is refused by [`Desk::take`]: it was based on another
     /// configuration, or nothing is to change just now.
     pub(super) fn may(&self, order: &Order) -> bool {
-        !self.halted && self.trial.is_base_of(order).is_ok()
+        self.halted.is_none() && self.trial.is_base_of(order).is_ok()
     }
 
     /// From now on nothing is changed: what the API has changed goes to another process.
-    pub(super) fn halt(&mut self) -> Vec<u8> {
-        self.halted = true;
+    /// Registrations can be renewed, and none is over.
+    pub(super) fn halt(&mut self, now: Tick) -> Vec<u8> {
+        self.halted.get_or_insert(now);
         if let Err(error) = (self.keep)(Keeping::Release) {
             log::error!("what the admin API changes cannot be given away: {error}");
         }
         self.state.overlay.to_bytes()
     }
 
-    /// Goes on after [`Desk::halt`], or begins. Nobody could renew meanwhile, so everybody has the whole time again; and what
-    /// is kept is kept here from now on, also where that is another place than before.
+    /// Goes on after [`Desk::halt`], or begins: nobody's time has run since. What is kept is kept here from now on, also where
+    /// that is another place than before.
     pub(super) fn resume(&mut self, now: Tick) {
-        self.halted = false;
-        for (pool, id, ttl) in self.state.overlay.registrations() {
-            self.expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
+        if let Some(since) = self.halted.take() {
+            self.expiry.later(now.since(since));
         }
         if let Err(error) = (self.keep)(Keeping::Take(&self.state.overlay.to_bytes())) {
             log::error!(
@@ -244,20 +255,47 @@ impl Desk {
         }
     }
 
+    /// The start is over: what is in force is kept, if that is something else; and whoever has registered has all of its
+    /// time from now on, since another process may have heard it last.
+    pub(super) fn started(&mut self, now: Tick) {
+        for (pool, id, ttl) in self.state.overlay.registrations() {
+            self.expiry.renew((pool.to_owned(), id.to_owned()), ttl, now);
+        }
+        if std::mem::take(&mut self.unkept) {
+            self.keep_again();
+        }
+    }
+
+    /// Keeps what is in force once more.
+    pub(super) fn keep_again(&mut self) {
+        if let Err(error) = (self.keep)(Keeping::Bytes(&self.state.overlay.to_bytes())) {
+            log::error!("{NOT_KEPT}: {error}; it holds something else than what is in force, until the next change");
+        }
+    }
+
+    /// Keeps what [`Desk::reload`] of `file` leaves of what the API has changed if that is let go, before anything else is done.
+    ///
+    /// # Errors
+    /// It cannot be kept: why. Nothing is changed then.
+    pub(super) fn discard(&mut self, file: Config) -> Result<(), String> {
+        let (next, _) = self.state.reloaded(file, true);
+        if next.overlay == self.state.overlay {
+            return Ok(());
+        }
+        let kept = (self.keep)(Keeping::Bytes(&next.overlay.to_bytes()));
+        kept.map_err(|error| format!("{NOT_KEPT}, so nothing is changed: {error}; mend that and try again"))
+    }
+
     /// Takes out registrations that are over. True when there were any.
     pub(super) fn expire(&mut self, now: Tick) -> bool {
-        if self.halted {
+        if self.halted.is_some() {
             return false;
         }
-        let mut any = false;
-        for (pool, id) in self.expiry.take(now) {
-            if let Some(next) = self.trial.expired(&pool, &id) {
-                log::info!("pool {pool}: backend {id} has not renewed its registration in time and drains");
-                self.trial = next;
-                any = true;
-            }
+        let over = self.trial.expire(self.expiry.take(now));
+        for (pool, id) in &over {
+            log::info!("pool {pool}: backend {id} has not renewed its registration in time and drains");
         }
-        any
+        !over.is_empty()
     }
 
     /// The configuration once the file is `file`, with `discard` without what the API has changed; and what of that has no
@@ -358,8 +396,7 @@ impl Desk {
             // It waits for workers to come round, or for room in the box of one.
             _ => Tick(0),
         });
-        // While nothing is changed nobody's time is over.
-        waits.chain(self.expiry.next().filter(|_| !self.halted)).min()
+        waits.chain(self.expiry.next().filter(|_| self.halted.is_none())).min()
     }
 
     /// Answers all whose time has come.

@@ -99,6 +99,18 @@ fn settings(old: &Config, new: &Config, changes: &mut Changes) {
         ("admin.hosts", old.admin.hosts != new.admin.hosts),
         ("admin.token_file", old.admin.token != new.admin.token),
     ];
+    changes.settings = differ(&now);
+    changes.at_restart = at_restart(old, new);
+}
+
+/// Which of `keys` differ.
+fn differ(keys: &[(&str, bool)]) -> Vec<String> {
+    keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
+}
+
+/// What `new` says that only another process would do.
+fn at_restart(old: &Config, new: &Config) -> Vec<String> {
+    let (a, b) = (&old.global, &new.global);
     let later = [
         ("global.workers", a.workers != b.workers),
         ("global.cpu_affinity", a.cpu_affinity != b.cpu_affinity),
@@ -108,11 +120,7 @@ fn settings(old: &Config, new: &Config, changes: &mut Changes) {
         ("global.group", a.group != b.group),
         ("admin.state_file", old.admin.state_file != new.admin.state_file),
     ];
-    let told = |all: &[(&str, bool)]| -> Vec<String> {
-        all.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
-    };
-    changes.settings = told(&now);
-    changes.at_restart = told(&later);
+    let mut later = differ(&later);
     // Whatever else there is, and nobody obeys while it runs.
     let mut known = b.clone();
     (known.workers, known.cpu_affinity, known.spin) = (a.workers, a.cpu_affinity, a.spin);
@@ -122,6 +130,20 @@ fn settings(old: &Config, new: &Config, changes: &mut Changes) {
     (known.user, known.user_at) = (a.user.clone(), a.user_at.clone());
     (known.group, known.group_at) = (a.group.clone(), a.group_at.clone());
     if known != *a {
-        changes.at_restart.push("global".to_owned());
+        later.push("global".to_owned());
     }
+    later
+}
+
+/// Lets `new` say what runs, where only another process would do what it says; and tells where that is.
+pub(super) fn keep(running: &Config, new: &mut Config) -> Vec<String> {
+    let later = at_restart(running, new);
+    let (a, b) = (&running.global, &mut new.global);
+    (b.workers, b.cpu_affinity, b.spin) = (a.workers, a.cpu_affinity, a.spin);
+    (b.log_file, b.log_file_at) = (a.log_file.clone(), a.log_file_at.clone());
+    (b.user, b.user_at) = (a.user.clone(), a.user_at.clone());
+    (b.group, b.group_at) = (a.group.clone(), a.group_at.clone());
+    new.admin.state_file.clone_from(&running.admin.state_file);
+    new.admin.state_file_at.clone_from(&running.admin.state_file_at);
+    later
 }

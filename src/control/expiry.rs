@@ -28,6 +28,12 @@ impl Expiry {
         }
     }
 
+    /// Everybody has so much more time.
+    pub(super) fn later(&mut self, by: Duration) {
+        // The entries of the queue come too early from now on, and are put in again.
+        self.due.values_mut().for_each(|due| *due = due.after(by));
+    }
+
     /// Whether it is waited for.
     pub(super) fn knows(&self, name: &Name) -> bool {
         self.due.contains_key(name)

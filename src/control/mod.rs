@@ -201,12 +201,27 @@ impl Control {
             ControlMail::Halt { tell } => {
                 // What was ordered before is answered as made, so it must not be left behind.
                 self.publish(Change::Backends);
-                let _ = tell.send(self.desk.halt());
+                let _ = tell.send(self.desk.halt(self.clock.now()));
                 Some(Change::Nothing)
             }
             ControlMail::Resume => {
                 self.waiting = false;
                 self.desk.resume(self.clock.now());
+                Some(Change::Nothing)
+            }
+            ControlMail::Started => {
+                self.desk.started(self.clock.now());
+                Some(Change::Nothing)
+            }
+            ControlMail::Discard { mut config, tell } => {
+                // What was ordered before is kept first.
+                self.publish(Change::Backends);
+                self.plan.keep(&mut config);
+                let _ = tell.send(self.desk.discard(*config));
+                Some(Change::Nothing)
+            }
+            ControlMail::DiscardNot => {
+                self.desk.keep_again();
                 Some(Change::Nothing)
             }
             ControlMail::Stop => None,
@@ -228,11 +243,11 @@ impl Control {
             (self.orders.reload)(Reload { dry_run, discard, reply });
             return Change::Nothing;
         }
-        let (plan, hub, config) = (&self.plan, &self.hub, self.desk.trial().config.clone());
+        let (plan, hub) = (&self.plan, &self.hub);
         let world = World {
             own: &|pool, address| plan.own_listener(pool, address),
             listener: &|id| plan.listener_ids().iter().position(|known| *known == id),
-            leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
+            leaving: &|config, pool, id| render::leaving(&hub.current(), config, pool, id).is_some(),
         };
         match self.desk.take(to, order, &world, |address| plan.resolves(address), self.clock.now()) {
             true => Change::Backends,
@@ -242,8 +257,9 @@ impl Control {
 
     /// The file was read again.
     fn reload(&mut self, adopt: Adopt) -> Change {
-        let Adopt { config, resolved, moves, reload } = adopt;
+        let Adopt { mut config, resolved, mut moves, reload } = adopt;
         let Reload { dry_run, discard, reply } = reload;
+        moves.at_restart.splice(..0, self.plan.keep(&mut config));
         if dry_run {
             let (config, dropped) = self.desk.reloaded(&config, discard);
             let mut changes = Changes { dropped, ..self.plan.compare(&config) };

@@ -279,7 +279,75 @@ impl Overlay {
         self.edit(file, pool, id, |entry| (entry.disabled, entry.draining) = (Some(false), false));
     }
 
-    fn entry(&self, pool: &str, id: &str) -> Option<&Entry> {
+    /// Removes backends, each a pool and an id: as [`Overlay::remove`], for many at once.
+    pub(super) fn remove_all(&mut self, file: &Config, names: &[(String, String)]) {
+        for (pool, id) in names {
+            if let Some(entry) = self.pools.get_mut(pool).and_then(|entries| entries.get_mut(id)) {
+                *entry = Entry { removed: true, ..Entry::default() };
+            }
+        }
+        self.forget(&[], file);
+    }
+
+    /// What is changed about one backend, and nothing else.
+    pub(super) fn only(&self, pool: &str, id: &str) -> Overlay {
+        let mut only = Overlay::default();
+        only.set(pool, id, self.entry(pool, id).cloned());
+        only
+    }
+
+    /// Lets `entry` be what is changed about a backend.
+    pub(super) fn set(&mut self, pool: &str, id: &str, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => {
+                let entries = match self.pools.get_mut(pool) {
+                    Some(entries) => entries,
+                    None => self.pools.entry(pool.to_owned()).or_default(),
+                };
+                entries.insert(id.to_owned(), entry);
+            }
+            None => {
+                if let Some(entries) = self.pools.get_mut(pool) {
+                    entries.remove(id);
+                    if entries.is_empty() {
+                        self.pools.remove(pool);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The backend `id` over the pool `file`, if there is one. What has no place there is not looked for.
+    pub(super) fn backend(&self, file: &Pool, id: &str) -> Option<Backend> {
+        let in_file = file.backends.iter().find(|backend| backend.id == id);
+        match self.entry(&file.name, id) {
+            Some(entry) => {
+                let in_file = in_file.filter(|_| !entry.removed).cloned();
+                let mut backend = entry.more(id).or(in_file)?;
+                entry.apply(&mut backend);
+                Some(backend)
+            }
+            None => in_file.cloned(),
+        }
+    }
+
+    /// Where the backend `id` has its place among `others`, which are all others over the pool `file`: as
+    /// [`Overlay::over`] has them.
+    pub(super) fn place(&self, file: &Pool, id: &str, others: &[Backend]) -> usize {
+        let entries = self.pools.get(&file.name);
+        let is_removed = |id: &str| self.entry(&file.name, id).is_some_and(|entry| entry.removed);
+        let before = match file.backends.iter().position(|backend| backend.id == id) {
+            Some(at) if !is_removed(id) => {
+                return file.backends[..at].iter().filter(|backend| !is_removed(&backend.id)).count();
+            }
+            _ => entries.map_or(0, |entries| entries.values().filter(|entry| entry.removed).count()),
+        };
+        let first = file.backends.len().saturating_sub(before).min(others.len());
+        first + others[first..].partition_point(|other| *other.id < *id)
+    }
+
+    /// What is changed about a backend.
+    pub(super) fn entry(&self, pool: &str, id: &str) -> Option<&Entry> {
         self.pools.get(pool)?.get(id)
     }
 
@@ -358,6 +426,18 @@ impl Entry {
         }
     }
 
+    /// The backend that this brings along, before its single fields are changed.
+    fn more(&self, id: &str) -> Option<Backend> {
+        match (&self.added, &self.registered) {
+            (Some(added), _) => added.meant(id),
+            (_, Some(registered)) => registered.meant().map(|registered| {
+                let Registered { address, weight, ttl: _, check } = registered;
+                Backend { weight, check, ..Backend::new(id, address) }
+            }),
+            _ => None,
+        }
+    }
+
     /// Changes the single fields of `backend`.
     fn apply(&self, backend: &mut Backend) {
         backend.weight = self.weight.unwrap_or(backend.weight);
@@ -425,15 +505,7 @@ fn backends_over<'o>(
     let mut taken: HashSet<Address> = backends.iter().map(|backend| backend.address.canonical()).collect();
     for (id, entry) in entries {
         let in_file = of_file.contains(id.as_str());
-        let more = match (&entry.added, &entry.registered) {
-            (Some(added), _) => added.meant(id),
-            (_, Some(registered)) => registered.meant().map(|registered| {
-                let Registered { address, weight, ttl: _, check } = registered;
-                Backend { weight, check, ..Backend::new(id, address) }
-            }),
-            _ => None,
-        };
-        match more {
+        match entry.more(id) {
             None if in_file => {}
             None => dropped.push((id, Why::NoBackend)),
             Some(_) if in_file && !entry.removed => dropped.push((id, Why::InFile)),

@@ -120,6 +120,11 @@ impl Plan {
         diff::compare(&self.config, config)
     }
 
+    /// Lets `config` say what runs, where only another process would do what it says; and tells where that is.
+    pub fn keep(&self, config: &mut Config) -> Vec<String> {
+        diff::keep(&self.config, config)
+    }
+
     /// From now on `config` is what the next snapshot is built from: all of it, changes of the admin API included. What keeps
     /// its name keeps its number, its counters and all that is known of it; a limit that has changed holds at once. A backend
     /// that is not there any more, or is marked as leaving, drains.

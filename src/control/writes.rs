@@ -5,7 +5,7 @@
 
 use crate::base::ids::ListenerId;
 use crate::config::{Address, Backend, Config, Pool};
-use crate::control::overlay::{Dropped, Origin, Overlay};
+use crate::control::overlay::{Dropped, Entry, Origin, Overlay};
 use crate::shared::admin::Answer;
 use crate::shared::order::{Added, Change, Order, Registered, Which};
 use serde_json::{Value, json};
@@ -29,12 +29,23 @@ pub(super) struct State {
 /// What an order comes to.
 #[derive(Debug)]
 pub(super) struct Judged {
-    /// The state after it; `None`: nothing changes.
-    pub(super) next: Option<State>,
+    /// What it changes; `None`: nothing.
+    pub(super) next: Option<Next>,
     /// What is answered then.
     pub(super) reply: Reply,
     /// A registration that begins, or goes on: its pool, its id, for how long.
     pub(super) renewed: Option<(String, String, Duration)>,
+}
+
+/// A change of one backend, for [`State::put`].
+#[derive(Debug)]
+pub(super) struct Next {
+    pool: String,
+    id: String,
+    /// What the overlay says of it then.
+    entry: Option<Entry>,
+    /// What it is then.
+    backend: Option<Backend>,
 }
 
 /// What is answered when an order is done.
@@ -69,7 +80,7 @@ pub(super) struct World<'a> {
     /// Where a listener is in the configuration.
     pub(super) listener: &'a dyn Fn(ListenerId) -> Option<usize>,
     /// Whether a backend that is in the configuration no more is still on its way out.
-    pub(super) leaving: &'a dyn Fn(&str, &str) -> bool,
+    pub(super) leaving: &'a dyn Fn(&Config, &str, &str) -> bool,
 }
 
 impl State {
@@ -99,11 +110,17 @@ impl State {
         let judged = match &order.change {
             Change::Add { pool, id, added } => self.add(pool.as_deref(), id, added, order, world),
             Change::Remove { which, wait } => self.remove(which, *wait, world),
-            Change::Enable(which) => self.field(which, |overlay, file, pool| overlay.enable(file, pool, &which.id)),
-            Change::Disable(which) => self.field(which, |overlay, file, pool| overlay.disable(file, pool, &which.id)),
-            Change::Drain(which) => self.field(which, |overlay, file, pool| overlay.drain(file, pool, &which.id)),
+            Change::Enable(which) => {
+                self.field(which, world, |overlay, file, pool| overlay.enable(file, pool, &which.id))
+            }
+            Change::Disable(which) => {
+                self.field(which, world, |overlay, file, pool| overlay.disable(file, pool, &which.id))
+            }
+            Change::Drain(which) => {
+                self.field(which, world, |overlay, file, pool| overlay.drain(file, pool, &which.id))
+            }
             Change::Weight(which, weight) => {
-                self.field(which, |overlay, file, pool| overlay.set_weight(file, pool, &which.id, *weight))
+                self.field(which, world, |overlay, file, pool| overlay.set_weight(file, pool, &which.id, *weight))
             }
             Change::Register { pool, id, registered } => self.register(pool, id, registered, world),
             Change::Deregister { pool, id } => self.deregister(pool, id),
@@ -135,12 +152,9 @@ impl State {
             Reply::Backend { pool, id, .. } | Reply::Removed { pool, id, .. } => (pool, id),
             Reply::Told(_) => return judged,
         };
-        let of = |config: &Config| {
-            let pool = config.pools.iter().find(|known| known.name == *pool);
-            pool.and_then(|pool| pool.backends.iter().find(|backend| backend.id == *id)).map(backend_json)
-        };
-        let before = of(&self.config);
-        let after = judged.next.as_ref().map_or(before.clone(), |next| of(&next.config));
+        let known = self.config.pools.iter().find(|known| known.name == *pool);
+        let before = known.and_then(|known| known.backends.iter().find(|backend| backend.id == *id)).map(backend_json);
+        let after = judged.next.as_ref().map_or(before.clone(), |next| next.backend.as_ref().map(backend_json));
         let told = json!({
             "dry_run": true, "pool": pool, "id": id, "changes": before != after, "before": before, "after": after,
         });
@@ -176,7 +190,7 @@ impl State {
         }
         self.free(at, id, &added.address, world)?;
         let reply = Reply::Backend { status: 201, pool: pool.name.clone(), id: id.to_owned() };
-        let next = self.after(|overlay, file| overlay.add(file, &pool.name, id, added));
+        let next = self.after(&pool.name, id, |overlay, file| overlay.add(file, &pool.name, id, added));
         Ok(Judged { next, reply, renewed: None })
     }
 
@@ -185,24 +199,43 @@ impl State {
             Ok(at) => at,
             // It was told to go already, and is on its way.
             Err(refused) => {
-                let on_its_way = |name: &&str| (world.leaving)(name, &which.id);
-                let names = self.config.pools.iter().map(|pool| &*pool.name);
-                let mut meant = names.filter(|name| which.pool.as_deref().is_none_or(|pool| pool == *name));
-                let pool = meant.find(on_its_way).filter(|_| refused.status == 404).ok_or(refused)?;
+                let pool = self.leaving(which, world).filter(|_| refused.status == 404).ok_or(refused)?;
                 let reply = Reply::Removed { pool: pool.to_owned(), id: which.id.clone(), wait };
                 return Ok(Judged { next: None, reply, renewed: None });
             }
         };
         let pool = &self.config.pools[at].name;
         let reply = Reply::Removed { pool: pool.clone(), id: which.id.clone(), wait };
-        let next = self.after(|overlay, file| overlay.remove(file, pool, &which.id));
+        let next = self.after(pool, &which.id, |overlay, file| overlay.remove(file, pool, &which.id));
         Ok(Judged { next, reply, renewed: None })
     }
 
-    fn field(&self, which: &Which, change: impl FnOnce(&mut Overlay, &Config, &str)) -> Result<Judged, Answer> {
-        let pool = &self.config.pools[self.find(which)?].name;
+    /// The pool of a backend that was told to go already, and is on its way.
+    fn leaving(&self, which: &Which, world: &World<'_>) -> Option<&str> {
+        let names = self.config.pools.iter().map(|pool| &*pool.name);
+        let mut meant = names.filter(|name| which.pool.as_deref().is_none_or(|pool| pool == *name));
+        meant.find(|name| (world.leaving)(&self.config, name, &which.id))
+    }
+
+    fn field(
+        &self,
+        which: &Which,
+        world: &World<'_>,
+        change: impl FnOnce(&mut Overlay, &Config, &str),
+    ) -> Result<Judged, Answer> {
+        let at = self.find(which).map_err(|refused| match self.leaving(which, world) {
+            Some(pool) if refused.status == 404 => {
+                let detail = format!(
+                    "backend {:?} of pool {pool:?} is being removed, and drains; add it again to bring it back",
+                    which.id
+                );
+                Answer::problem(404, &detail)
+            }
+            _ => refused,
+        })?;
+        let pool = &self.config.pools[at].name;
         let reply = Reply::Backend { status: 200, pool: pool.clone(), id: which.id.clone() };
-        let next = self.after(|overlay, file| change(overlay, file, pool));
+        let next = self.after(pool, &which.id, |overlay, file| change(overlay, file, pool));
         Ok(Judged { next, reply, renewed: None })
     }
 
@@ -226,7 +259,7 @@ impl State {
             }
         }
         self.free(at, id, &told.address, world)?;
-        let next = self.after(|overlay, file| overlay.register(file, pool, id, told));
+        let next = self.after(pool, id, |overlay, file| overlay.register(file, pool, id, told));
         Ok(Judged { next, reply, renewed })
     }
 
@@ -241,30 +274,49 @@ impl State {
             return Err(Answer::problem(409, &detail));
         }
         let reply = Reply::Removed { pool: pool.to_owned(), id: id.to_owned(), wait: None };
-        let next = self.after(|overlay, file| overlay.remove(file, pool, id));
+        let next = self.after(pool, id, |overlay, file| overlay.remove(file, pool, id));
         Ok(Judged { next, reply, renewed: None })
     }
 
-    /// The state without a registration that is over.
-    pub(super) fn expired(&self, pool: &str, id: &str) -> Option<State> {
-        self.overlay.registered(pool, id)?;
-        self.after(|overlay, file| overlay.remove(file, pool, id))
+    /// Takes out those of `over`, each a pool and an id, that have registered: all at once, however many they are. Which.
+    pub(super) fn expire(&mut self, mut over: Vec<(String, String)>) -> Vec<(String, String)> {
+        over.retain(|(pool, id)| self.overlay.registered(pool, id).is_some());
+        if !over.is_empty() {
+            Arc::make_mut(&mut self.overlay).remove_all(&self.file, &over);
+            self.config = Arc::new(self.overlay.over(&self.file).0);
+            self.edition += 1;
+        }
+        over
     }
 
-    /// The state after `change`; `None` when it is the same.
-    fn after(&self, change: impl FnOnce(&mut Overlay, &Config)) -> Option<State> {
-        let mut overlay = Overlay::clone(&self.overlay);
+    /// What `change` comes to, which is about one backend; `None` when all is the same.
+    fn after(&self, pool: &str, id: &str, change: impl FnOnce(&mut Overlay, &Config)) -> Option<Next> {
+        let mut overlay = self.overlay.only(pool, id);
         change(&mut overlay, &self.file);
-        if overlay == *self.overlay {
+        let entry = overlay.entry(pool, id).cloned();
+        if entry.as_ref() == self.overlay.entry(pool, id) {
             return None;
         }
-        let (config, _) = overlay.over(&self.file);
-        Some(State {
-            file: self.file.clone(),
-            overlay: Arc::new(overlay),
-            config: Arc::new(config),
-            edition: self.edition + 1,
-        })
+        let in_file = self.file.pools.iter().find(|known| known.name == pool);
+        let backend = in_file.and_then(|known| overlay.backend(known, id));
+        Some(Next { pool: pool.to_owned(), id: id.to_owned(), entry, backend })
+    }
+
+    /// Makes a change, in place: nothing is built anew, so that many can be made one after the other.
+    pub(super) fn put(&mut self, Next { pool, id, entry, backend }: Next) {
+        self.edition += 1;
+        let overlay = Arc::make_mut(&mut self.overlay);
+        overlay.set(&pool, &id, entry);
+        let file = self.file.pools.iter().find(|known| known.name == pool);
+        let known = Arc::make_mut(&mut self.config).pools.iter_mut().find(|known| known.name == pool);
+        let (Some(file), Some(known)) = (file, known) else { return };
+        if let Some(at) = known.backends.iter().position(|backend| backend.id == id) {
+            known.backends.remove(at);
+        }
+        if let Some(backend) = backend {
+            let at = overlay.place(file, &id, &known.backends);
+            known.backends.insert(at, backend);
+        }
     }
 
     fn in_file(&self, pool: &str, id: &str) -> bool {

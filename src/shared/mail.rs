@@ -174,6 +174,17 @@ pub enum ControlMail {
     },
     /// It does not: go on. Or: this one has taken the place of another, and may begin.
     Resume,
+    /// The start is over, and nobody else changes the configuration or what is kept of it.
+    Started,
+    /// What the admin API has changed is to go with a reload of this: keep no more of it than that leaves.
+    Discard {
+        /// What the file says.
+        config: Box<Config>,
+        /// Told why that cannot be, in which case nothing is changed.
+        tell: Sender<Result<(), String>>,
+    },
+    /// It is not reloaded: keep all of it.
+    DiscardNot,
     /// Nothing more will be asked: end.
     Stop,
 }

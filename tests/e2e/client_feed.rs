@@ -51,7 +51,7 @@ fn a_pool_of_the_library_follows_the_admin_api() {
     assert!(named.address.ip().is_loopback() && named.address.port() == two.addr().port(), "{named:?}");
     // The same ids, the same keys: the program serves this client by the backend that the library picks for it.
     let own = pool.pick(&Context::new().client_ip([127, 0, 0, 1].into())).unwrap().backend().id().to_owned();
-    let served = ask(lb.addr(), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned()).text().to_owned();
+    let served = ask(lb.addr(), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").text().to_owned();
     assert_eq!(own == first, served == "one", "{own} here, {served} there");
 
     // Nothing new is told as such, and costs no new table.

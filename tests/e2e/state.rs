@@ -294,6 +294,41 @@ fn a_change_that_cannot_be_kept_is_not_made() {
 }
 
 #[test]
+fn what_cannot_be_let_go_where_it_is_kept_stops_the_reload() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state.json");
+    let lb = start(&state);
+    ask(lb.addr(), "PATCH", "/lb/backends/fixed", json!({ "weight": 3 }), 200);
+    lb.write_file(
+        &toml(&state).replace("\"fixed\"", "\"fixed\"\n[[pool.backend]]\naddress = \"127.0.0.3:9\"\nid = \"more\""),
+    );
+    fs::create_dir(dir.path().join("state.json.tmp")).expect("it is free");
+    let told = ask(lb.addr(), "POST", "/lb/reload?discard=api", Value::Null, 500);
+    assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("nothing is changed")), "{told}");
+    assert_eq!(backends(lb.addr()), [("fixed".to_owned(), (3, false))].into());
+    fs::remove_dir(dir.path().join("state.json.tmp")).expect("it is ours");
+    ask(lb.addr(), "POST", "/lb/reload?discard=api", Value::Null, 200);
+    let both = [("fixed".to_owned(), (1, false)), ("more".to_owned(), (1, false))];
+    assert_eq!(backends(lb.addr()), both.into());
+}
+
+#[test]
+fn what_was_dropped_at_a_start_does_not_come_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state.json");
+    let mut lb = start(&state);
+    ask(lb.addr(), "PATCH", "/lb/backends/fixed", json!({ "weight": 3 }), 200);
+    lb.signal(Signal::SIGTERM);
+    assert!(lb.wait_for_exit().success());
+    let mut lb = L4lb::start(command(&[]), &toml(&state).replace("\"fixed\"", "\"other\""));
+    // Control answers behind what it has to do at the start.
+    ask(lb.addr(), "GET", "/lb/config", Value::Null, 200);
+    lb.signal(Signal::SIGTERM);
+    assert!(lb.wait_for_exit().success());
+    assert_eq!(backends(start(&state).addr()), [("fixed".to_owned(), (1, false))].into());
+}
+
+#[test]
 fn a_broken_file_is_moved_aside_told_of_and_started_without() {
     let rows = [
         ("cut", &b"{\"version\": 1, \"pools\": {\"out\""[..]),

@@ -54,11 +54,10 @@ impl House {
     fn order(&mut self, session: u32, change: Change) -> bool {
         let order = Order { change, dry_run: false, only_if: None, listener: ListenerId(0) };
         let hub = self.hub.clone();
-        let config = self.desk.trial().config.clone();
         let world = World {
             own: &|_, _| None,
             listener: &|_| Some(0),
-            leaving: &|pool, id| render::leaving(&hub.current(), &config, pool, id).is_some(),
+            leaving: &|config, pool, id| render::leaving(&hub.current(), config, pool, id).is_some(),
         };
         let to = To { worker: WorkerId(0), session: SessionId::new(session, 1) };
         self.desk.take(to, &order, &world, |address| matches!(address, Address::Ip(_)), self.now)
@@ -240,7 +239,7 @@ fn while_another_process_takes_over_nothing_is_changed() {
     house.publish();
     house.member.refresh();
     assert_eq!(house.answered().len(), 1);
-    let handed = house.desk.halt();
+    let handed = house.desk.halt(house.now);
     assert_eq!(handed, *house.kept.lock().unwrap().last().unwrap(), "what was changed goes along");
     assert!(!house.order(2, add("127.0.0.1:5")));
     house.now = house.now.after(Duration::from_secs(3600));
@@ -253,6 +252,43 @@ fn while_another_process_takes_over_nothing_is_changed() {
     assert!(house.order(3, add("127.0.0.1:5")), "it did not take over");
     assert!(!house.desk.expire(house.now), "nobody could renew meanwhile");
     house.now = house.now.after(Duration::from_secs(3600));
+    assert!(house.desk.expire(house.now));
+}
+
+#[test]
+fn registrations_outlive_an_upgrade_that_fails() {
+    let mut house = House::new();
+    house.order(1, register("127.0.0.1:4"));
+    house.publish();
+    house.member.refresh();
+    house.answered();
+    house.now = Tick(400);
+    house.desk.halt(house.now);
+    assert_eq!(house.desk.next(), None, "nothing is to be looked at meanwhile");
+    house.now = Tick(10_400);
+    assert!(!house.order(2, register("127.0.0.1:4")), "as it is");
+    assert!(!house.order(3, register("127.0.0.1:5")), "elsewhere: that would be a change");
+    house.desk.published(house.hub.current().generation, house.now);
+    assert_eq!(house.answered(), [(2, 200, "starting".into()), (3, 503, String::new())]);
+    house.now = Tick(20_400);
+    house.desk.resume(house.now);
+    assert!(!house.desk.expire(house.now));
+    // It was renewed, so it has all of its second.
+    house.now = Tick(21_300);
+    assert!(!house.desk.expire(house.now));
+    house.now = Tick(21_500);
+    assert!(house.desk.expire(house.now), "and no more than that");
+
+    let mut house = House::new();
+    house.order(1, register("127.0.0.1:4"));
+    house.publish();
+    house.now = Tick(400);
+    house.desk.halt(house.now);
+    house.now = Tick(20_400);
+    house.desk.resume(house.now);
+    house.now = Tick(20_900);
+    assert!(!house.desk.expire(house.now), "one that was not renewed has what it had left");
+    house.now = Tick(21_100);
     assert!(house.desk.expire(house.now));
 }
 
@@ -286,4 +322,81 @@ fn what_is_ordered_with_a_reload_is_in_force_with_it() {
     let Reloaded { config, .. } = house.desk.reload(&file, false, house.now);
     assert_eq!(config.pools[0].backends[0].weight, 9);
     assert_eq!(house.kept.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn what_was_dropped_or_came_from_elsewhere_is_kept_once_everything_runs() {
+    let rows = [
+        ("nothing to tell", FILE.to_owned(), false, 0),
+        ("dropped: the backend has left the file", FILE.replace("'one'", "'other'"), false, 1),
+        ("from another process", FILE.to_owned(), true, 1),
+    ];
+    let overlay = {
+        let mut house = House::new();
+        house.order(1, Change::Disable(which()));
+        house.publish();
+        Overlay::from_bytes(&house.kept.lock().unwrap()[0]).unwrap()
+    };
+    for (why, file, handed, expected) in rows {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keeps = kept.clone();
+        let keep = move |what: Keeping<'_>| {
+            if let Keeping::Bytes(bytes) = what {
+                keeps.lock().unwrap().push(bytes.to_vec());
+            }
+            Ok(())
+        };
+        let sources = Sources::new(config::parse(&file, "test").unwrap()).with(overlay.clone(), Box::new(keep));
+        let mut desk = Desk::new(if handed { sources.unkept() } else { sources }, 1, Tick(0));
+        assert_eq!(kept.lock().unwrap().len(), 0, "{why}: not before everything runs");
+        desk.started(Tick(0));
+        desk.started(Tick(0));
+        let kept = kept.lock().unwrap();
+        assert_eq!(kept.len(), expected, "{why}");
+        assert!(kept.iter().all(|bytes| *bytes == desk.state().overlay.to_bytes()), "{why}");
+    }
+}
+
+#[test]
+fn who_has_registered_has_all_of_its_time_from_the_end_of_the_start() {
+    let mut house = House::new();
+    house.order(1, register("127.0.0.1:4"));
+    house.publish();
+    house.desk.started(Tick(900));
+    assert!(!house.desk.expire(Tick(1_800)));
+    assert!(house.desk.expire(Tick(1_950)));
+}
+
+#[test]
+fn what_is_to_be_let_go_is_let_go_where_it_is_kept_before_anything_else() {
+    let mut house = House::new();
+    house.order(1, Change::Weight(which(), 9));
+    house.publish();
+    let file = || config::parse(FILE, "test").unwrap();
+    *house.full.lock().unwrap() = true;
+    assert!(house.desk.discard(file()).is_err_and(|why| why.starts_with(NOT_KEPT)));
+    assert_eq!(house.desk.state().config.pools[0].backends[0].weight, 9, "nothing is changed");
+    *house.full.lock().unwrap() = false;
+    assert_eq!(house.desk.discard(file()), Ok(()));
+    let last = |house: &House| Overlay::from_bytes(house.kept.lock().unwrap().last().unwrap()).unwrap();
+    assert!(last(&house).is_empty());
+    house.desk.keep_again();
+    assert_eq!(last(&house), *house.desk.state().overlay, "it was not reloaded");
+}
+
+#[test]
+fn those_that_are_over_at_once_leave_in_one_step() {
+    let mut house = House::new();
+    for at in 0..2_000_u32 {
+        let address = Address::backend(&format!("127.0.{}.{}:9", at / 200, at % 200 + 1)).unwrap();
+        let registered = Registered { address, weight: 1, ttl: Duration::from_secs(1), check: None };
+        house.order(at, Change::Register { pool: "p".into(), id: format!("s{at}"), registered });
+    }
+    house.publish();
+    assert_eq!((house.desk.state().config.pools[0].backends.len(), house.kept.lock().unwrap().len()), (2_001, 1));
+    let edition = house.desk.state().edition;
+    assert!(house.desk.expire(Tick(2_000)));
+    house.publish();
+    assert_eq!(house.desk.state().config.pools[0].backends.len(), 1);
+    assert_eq!(house.desk.state().edition, edition + 1);
 }

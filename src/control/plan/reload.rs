@@ -280,3 +280,15 @@ fn what_the_whole_process_goes_by_is_told_apart() {
     assert_eq!(changes.at_restart, ["global.workers"]);
     assert_eq!(plan.build().admin.allow, Networks::default());
 }
+
+#[test]
+fn what_only_another_process_would_do_stays_as_it_runs() {
+    let plan = plan(&[("a", "", &[(1, "")])]);
+    let text = format!("{}[global]\nworkers = 7\nspin = '1ms'\nlog_level = 'debug'\n", file(&[("a", "", &[(1, "")])]));
+    let mut config = config::parse(&text, "test").unwrap();
+    assert_eq!(plan.keep(&mut config), ["global.workers", "global.spin"]);
+    let running = &plan.config().global;
+    assert_eq!((config.global.workers, config.global.spin), (running.workers, running.spin));
+    assert_ne!(config.global.log_level, running.log_level, "this is done while it runs");
+    assert_eq!(plan.keep(&mut config), Vec::<String>::new());
+}

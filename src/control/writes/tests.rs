@@ -35,7 +35,7 @@ fn judge(state: &State, order: &Order) -> Result<Judged, Answer> {
     let bound: SocketAddr = "127.0.0.1:80".parse().unwrap();
     let own = |_, address: &Address| (*address == Address::Ip(bound)).then_some(bound);
     let listener = |id: ListenerId| Some(usize::from(id.0));
-    state.judge(order, &World { own: &own, listener: &listener, leaving: &|pool, id| (pool, id) == ("p", "gone") })
+    state.judge(order, &World { own: &own, listener: &listener, leaving: &|_, pool, id| (pool, id) == ("p", "gone") })
 }
 
 fn told(answer: &Answer) -> (u16, String) {
@@ -65,7 +65,7 @@ fn register(id: &str, address: &str) -> Change {
 fn what_cannot_be_done_is_refused_with_a_way_out() {
     let mut state = state();
     let first = judge(&state, &order(add(Some("p"), "added", "127.0.0.1:3"))).unwrap();
-    state = first.next.unwrap();
+    state.put(first.next.unwrap());
     let rows = [
         ("an id that is there", add(Some("p"), "one", "127.0.0.1:9"), 409, "pool \"p\" has a backend \"one\" already"),
         ("an address that is there", add(Some("p"), "x", "127.0.0.1:1"), 409, "127.0.0.1:1 is backend \"one\" of pool"),
@@ -80,6 +80,14 @@ fn what_cannot_be_done_is_refused_with_a_way_out() {
         ("nobody", Change::Disable(which("x", None)), 404, "there is no backend \"x\" in any pool"),
         ("nobody there", Change::Disable(which("one", Some("q"))), 404, "there is no backend \"one\" in pool \"q\""),
         ("no such pool to look in", Change::Disable(which("one", Some("x"))), 404, "there is no pool \"x\""),
+        ("on its way out", Change::Enable(which("gone", None)), 404, "is being removed, and drains; add it again"),
+        ("the same in its pool", Change::Weight(which("gone", Some("p")), 2), 404, "\"gone\" of pool \"p\" is being"),
+        (
+            "not in that pool",
+            Change::Drain(which("gone", Some("q"))),
+            404,
+            "there is no backend \"gone\" in pool \"q\"",
+        ),
         ("two of them", Change::Drain(which("both", None)), 409, "in each of the pools \"p\", \"q\"; say which"),
         ("two of them to remove", Change::Remove { which: which("both", None), wait: None }, 409, "say which"),
         ("nobody to remove", Change::Remove { which: which("x", None), wait: None }, 404, "there is no backend"),
@@ -115,8 +123,9 @@ fn done(state: &mut State, change: Change) -> (Reply, bool) {
     let judged = judge(state, &order(change)).unwrap();
     let changes = judged.next.is_some();
     if let Some(next) = judged.next {
-        assert_eq!(next.edition, state.edition + 1, "each change is an edition");
-        *state = next;
+        let edition = state.edition;
+        state.put(next);
+        assert_eq!(state.edition, edition + 1, "each change is an edition");
     }
     (judged.reply, changes)
 }
@@ -146,8 +155,10 @@ fn what_can_be_done_is_done_once() {
     for (why, change, reply, changes) in rows {
         assert_eq!(done(&mut state, change), (reply, changes), "{why}");
     }
-    let again = state.expired("p", "s").unwrap();
-    assert!(again.expired("p", "s").is_none(), "it is over once");
+    let over = || ["s", "x", "one"].map(|id| ("p".to_owned(), id.to_owned())).to_vec();
+    assert_eq!(state.expire(over()), over()[..1], "only what has registered can be over");
+    assert_eq!(state.expire(over()), [], "it is over once");
+    assert!(state.config.pools[0].backends.iter().any(|backend| backend.id == "x"));
 }
 
 #[test]
@@ -177,7 +188,7 @@ fn what_was_based_on_another_configuration_is_refused() {
     let tags = |edition: u64| Some(Tags::Of(vec![(edition.to_string(), false)]));
     let first = Order { only_if: tags(state.edition), ..order(Change::Disable(which("one", None))) };
     let next = judge(&state, &first).unwrap().next.unwrap();
-    state = next;
+    state.put(next);
     let refused = judge(&state, &first).unwrap_err();
     assert_eq!((refused.status, refused.generation), (412, Some(state.edition)), "two at once: the second is told");
     let again = Order { only_if: tags(state.edition), ..first.clone() };
@@ -243,6 +254,8 @@ enum Step {
     Write(Change),
     Reload(Box<Config>, bool),
     Restart,
+    /// All of these that have registered are over.
+    Expire(Vec<&'static str>),
 }
 
 proptest! {
@@ -253,6 +266,7 @@ proptest! {
                 8 => changes().prop_map(Step::Write),
                 1 => (files(), any::<bool>()).prop_map(|(file, discard)| Step::Reload(Box::new(file), discard)),
                 1 => Just(Step::Restart),
+                1 => prop::sample::subsequence(vec!["one", "both", "a", "b"], 0..4).prop_map(Step::Expire),
             ],
             0..40,
         )
@@ -263,13 +277,19 @@ proptest! {
                 Step::Write(change) => {
                     let before = state.clone();
                     if let Ok(Judged { next: Some(next), .. }) = judge(&state, &order(change)) {
-                        prop_assert_ne!(&*next.config, &*before.config, "an edition that changes nothing");
-                        state = next;
+                        state.put(next);
+                        prop_assert_ne!(&*state.config, &*before.config, "an edition that changes nothing");
                     }
                 }
                 Step::Reload(file, discard) => {
                     state = state.reloaded(*file, discard).0;
                     prop_assert!(!discard || state.overlay.is_empty());
+                }
+                Step::Expire(ids) => {
+                    let over: Vec<_> = ids.iter().map(|id| ("p".to_owned(), (*id).to_owned())).collect();
+                    for (pool, id) in state.expire(over) {
+                        prop_assert!(state.overlay.registered(&pool, &id).is_none());
+                    }
                 }
                 Step::Restart => {
                     let overlay = Overlay::from_bytes(&state.overlay.to_bytes());
