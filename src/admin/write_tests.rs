@@ -237,3 +237,13 @@ fn each_path_has_its_method() {
         assert!(matches!(call(asked, &rules(None)), Decision::Answer(Answer { status: 404, .. })), "{path}");
     }
 }
+
+#[test]
+fn an_id_has_an_end() {
+    let of = |length: usize| format!(r#"{{"host":"10.0.0.7","port":80,"id":"{}"}}"#, "x".repeat(length));
+    for line in ["POST /lb/backends/add", "POST /lb/services/web/register"] {
+        assert!(order(line, &[], &of(255)).is_ok(), "{line}");
+        let (status, detail) = order(line, &[], &of(256)).unwrap_err();
+        assert!(status == 400 && detail.contains("is longer than 255 bytes; write a shorter one"), "{line}: {detail}");
+    }
+}
