@@ -235,7 +235,7 @@ fn sources(config: Config, kept: Option<Found>, handed: Option<Overlay>) -> Resu
     };
     // The other process may have kept it elsewhere, or nowhere.
     let sources = match handed {
-        Some(handed) => sources.with(handed, Box::new(keep)).unkept(),
+        Some(handed) => sources.with(handed, Box::new(keep)),
         None => sources.with(overlay, Box::new(keep)),
     };
     Ok(match broken {

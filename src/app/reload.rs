@@ -109,7 +109,7 @@ impl Loader {
         let Some(file) = &self.file else {
             return Err(vec!["there is no file to read again: everything was said by flags".to_owned()]);
         };
-        let config = config::load(file);
+        let config = config::load_again(file);
         let config = config.map_err(|errors| errors.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         let names = Name::of(&config);
         let ask = !reload.dry_run && !names.is_empty();

@@ -58,9 +58,26 @@ const LARGEST: u64 = 16 << 20;
 /// # Errors
 /// One error when it cannot be read (or is no UTF-8, or larger than 16 MiB); else as [`parse_on`].
 pub fn load(path: &Path) -> Result<Config, Errors> {
+    // At the start it may come through a pipe: whoever wrote that into the command line waits for it.
+    load_by(path, |path| {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    })
+}
+
+/// The same while everything runs: a pipe or a device is an error, since it might never come to an end.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_again(path: &Path) -> Result<Config, Errors> {
+    load_by(path, read_file)
+}
+
+fn load_by(path: &Path, read: reader::Files) -> Result<Config, Errors> {
     let name = path.display().to_string();
     let file: Arc<str> = name.as_str().into();
-    let bytes = match read_file(path) {
+    let bytes = match read(path) {
         Ok(bytes) => bytes,
         Err(why) => return Err(ConfigError::Unreadable { file, why }.into()),
     };

@@ -699,13 +699,18 @@ fn a_pipe_is_not_waited_for() {
     let pipe = place.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for path in [&*pipe, Path::new("/dev/zero")] {
-        let told = load(path).unwrap_err().to_string();
+        let told = load_again(path).unwrap_err().to_string();
         assert!(told.ends_with("it is a pipe or a device; name a regular file"), "{told}");
     }
     let file = place.path().join("lb.toml");
     std::fs::write(&file, format!("{HTTP}\n[admin]\ntoken_file = {pipe:?}\n")).unwrap();
     let told = load(&file).unwrap_err().to_string();
     assert!(told.contains("it is a pipe or a device"), "{told}");
+    let start = std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&pipe, HTTP).unwrap());
+        load(&pipe)
+    });
+    assert_eq!(start.unwrap().listeners.len(), 1, "but the start may come through one");
 }
 
 #[test]

@@ -95,8 +95,6 @@ fn run(hub: &Hub, posts: &[WorkerPost<PlainStream>], clock: Clock, questions: &R
         let mut said: Vec<(Question, u64, Answer)> = Vec::new();
         for Due { worker, session, question, unless, about } in batch {
             let edition = about.edition;
-            // What else is told moves without the configuration.
-            let unless = unless.filter(|_| question == Question::Config);
             let answer = match said.iter().find(|(asked, of, _)| *asked == question && *of == edition) {
                 Some((_, _, answer)) => answer.clone(),
                 None => {

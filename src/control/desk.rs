@@ -73,11 +73,6 @@ impl Sources {
         Sources { state, keep, unkept: !dropped.is_empty(), ..self }
     }
 
-    /// The same where it has come from elsewhere, so that it is to be kept as soon as everything runs.
-    pub fn unkept(self) -> Sources {
-        Sources { unkept: true, ..self }
-    }
-
     /// The same where what was kept could not be read: `/lb/config` tells that.
     pub fn broken(self, why: String) -> Sources {
         Sources { broken: Some(why), ..self }

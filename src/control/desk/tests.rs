@@ -341,14 +341,17 @@ fn what_was_dropped_or_came_from_elsewhere_is_kept_once_everything_runs() {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keeps = kept.clone();
         let keep = move |what: Keeping<'_>| {
-            if let Keeping::Bytes(bytes) = what {
+            if let Keeping::Bytes(bytes) | Keeping::Take(bytes) = what {
                 keeps.lock().unwrap().push(bytes.to_vec());
             }
             Ok(())
         };
         let sources = Sources::new(config::parse(&file, "test").unwrap()).with(overlay.clone(), Box::new(keep));
-        let mut desk = Desk::new(if handed { sources.unkept() } else { sources }, 1, Tick(0));
+        let mut desk = Desk::new(sources.waiting(handed), 1, Tick(0));
         assert_eq!(kept.lock().unwrap().len(), 0, "{why}: not before everything runs");
+        if handed {
+            desk.resume(Tick(0));
+        }
         desk.started(Tick(0));
         desk.started(Tick(0));
         let kept = kept.lock().unwrap();
