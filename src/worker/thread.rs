@@ -35,6 +35,8 @@ pub(super) fn front_token(at: usize) -> Token {
     Token(2 * at + 2)
 }
 
+/// A timer is late when it is due for so many milliseconds.
+const LATE: u64 = 100;
 /// How often a worker that has drained looks whether the others have begun to, in milliseconds.
 const LEAVE_STEP: u64 = 10;
 
@@ -107,7 +109,8 @@ impl Worker {
         core.control = Some(common.control.clone());
         let flows = Flows::new(MioDatagrams { registry: poll.registry().try_clone()? }, Vec::new(), now);
         let doors = Vec::new();
-        let mut this = Loop { common, poll, doors, shut, mailbox, posts, core, flows, draining: false, cut: false };
+        let mut this =
+            Loop { common, poll, doors, shut, mailbox, posts, core, flows, draining: false, cut: false, late: false };
         for opened in sockets {
             this.open(opened)?;
         }
@@ -126,6 +129,7 @@ pub(super) struct Loop {
     pub(super) flows: Flows<MioDatagrams>,
     draining: bool,
     cut: bool,
+    late: bool,
 }
 
 impl Loop {
@@ -166,8 +170,10 @@ impl Loop {
             if self.flows.ready() > 0 {
                 self.turn_flows(now);
             }
-            self.core.expire(now);
-            self.flows.expire(flows_cx(&self.core, &self.common, now));
+            if !self.comes_late(now) {
+                self.core.expire(now);
+                self.flows.expire(flows_cx(&self.core, &self.common, now));
+            }
             self.core.note_beside(self.flows.len());
             self.core.shed();
             close_dropped();
@@ -186,6 +192,14 @@ impl Loop {
         }
     }
 
+    /// Whether timers are due for so long that we must have been stopped: once, so that what has come meanwhile is looked at
+    /// before anybody is told that it came too late.
+    fn comes_late(&mut self, now: Tick) -> bool {
+        let due = self.core.next_due().into_iter().chain(self.flows.next_due()).min();
+        self.late = !self.late && due.is_some_and(|due| now.0 > due.0.saturating_add(LATE));
+        self.late
+    }
+
     fn turn_flows(&mut self, now: Tick) {
         self.flows.turn(flows_cx(&self.core, &self.common, now));
     }
@@ -197,7 +211,7 @@ impl Loop {
 
     /// Waits for events: not at all while somebody is ready, else until the next timer; spinning first, if so configured.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        if self.core.ready() + self.flows.ready() > 0 {
+        if self.late || self.core.ready() + self.flows.ready() > 0 {
             return self.poll_for(events, Some(Duration::ZERO));
         }
         if !self.common.spin.is_zero() {
@@ -222,15 +236,9 @@ impl Loop {
 
     fn poll_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
-            // The process may have been stopped for long. What has come meanwhile is looked at before any time-out.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                match self.poll.poll(events, Some(Duration::ZERO)) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                        events.clear();
-                        Ok(())
-                    }
-                    other => other,
-                }
+                events.clear();
+                Ok(())
             }
             other => other,
         }
