@@ -586,6 +586,10 @@ fn bind_one(address: SocketAddr, transport: Transport, only_v6: bool, reuse_port
         socket.set_reuse_address(true)?;
     }
     socket.set_reuse_port(reuse_port)?;
+    // Before the first datagram can come: what came before has no address of ours with it, and would be answered from another.
+    if transport == Transport::Udp && address.ip().is_unspecified() {
+        sys::udp::report_destination(socket.as_fd(), address.is_ipv6())?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
