@@ -321,3 +321,21 @@ fn who_waits_in_line_is_counted_as_begun_and_ends_once() {
         expect("two have come to the backend", api, &own, &[(what, 2), ("active", 0)]);
     }
 }
+
+#[test]
+fn a_kept_connection_that_ends_under_a_request_is_a_failure_to_the_client() {
+    // It answers the first request of each connection, reads the next one, and leaves.
+    let server = scripted(|mut wire| {
+        wire.request();
+        wire.send(ok("one"));
+        wire.request();
+    });
+    let breaker = "circuit_breaker = { failure_threshold = 1 }";
+    let lb_ = Setup::http(server.addr).listener("admin = true").pool(breaker).start();
+    let mut client = Wire::to(lb_.addr());
+    let post = || "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx".to_owned();
+    let statuses: Vec<u16> = (0..4).map(|_| client.ask(post()).status()).collect();
+    assert_eq!(statuses, [200, 502, 200, 502], "what may not be repeated is not; and no breaker hears of it");
+    let ends = [("requests", 4), ("succeeded", 2), ("failed", 2), ("aborted", 0)];
+    expect("they are counted", lb_.addr(), "/pools/out", &ends);
+}

@@ -490,6 +490,8 @@ impl Exchange {
                 cx.books().retried(who, self.pool, self.lease.as_ref().map(Lease::backend));
                 return Ok(());
             }
+            // No evidence for the breaker; but the client is told that it failed.
+            self.verdict = Verdict::Failed;
         } else {
             cx.count.failed.add(1);
             if let Some(lease) = &self.lease {
