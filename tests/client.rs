@@ -4,7 +4,7 @@
 
 use l4lb::client::{
     Algorithm, Backend, BackendStatus, BreakerState, CircuitBreaker, Context, Error, Health, HealthCheck, Outcome,
-    PickError, Pool, PoolBuilder, Registration, Registry,
+    PickError, Pool, PoolBuilder, RateLimit, Registration, Registry,
 };
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -232,6 +232,45 @@ fn a_client_has_at_most_its_share() {
     assert!(pool.pick(&Context::new()).is_ok(), "whoever is nobody is not counted");
     drop(held);
     assert!(pool.pick(&of(1)).is_ok());
+}
+
+#[test]
+fn picks_are_limited_by_rate_for_all_or_for_each_client() {
+    let of = |host: u8| Context::new().client_ip([192, 0, 2, host].into());
+    let hour = Duration::from_secs(3600);
+    let rows = [
+        ("tokens", RateLimit::token_bucket(3, 0.001)),
+        ("a window", RateLimit::sliding_window(3, hour)),
+        ("a bucket that leaks", RateLimit::leaky_bucket(3, 0.001)),
+    ];
+    for (why, limit) in rows {
+        let pool = pool_of(&["a"]).rate_limit(limit).build().unwrap();
+        let taken = (0..9).filter(|host| pool.pick(&of(*host)).is_ok()).count();
+        assert!((3..=4).contains(&taken), "{why}: all share it: {taken}");
+        let Err(PickError::Limited { retry_after }) = pool.pick(&of(1)) else { panic!("{why}: it is used up") };
+        assert!(retry_after > Duration::from_secs(900) && retry_after <= hour, "{why}: {retry_after:?}");
+        assert!(pool.pick(&of(1).exclude("x")).is_ok(), "{why}: a retry is no other call");
+        let pool = pool_of(&["a"]).rate_limit(limit.per_client()).build().unwrap();
+        for client in [Context::new(), of(1), of(2)] {
+            let taken = (0..9).filter(|_| pool.pick(&client).is_ok()).count();
+            assert!((3..=4).contains(&taken), "{why}: each has its own: {taken}");
+        }
+        assert!(
+            matches!(pool.pick(&Context::new()), Err(PickError::Limited { .. })),
+            "{why}: one for all who are nobody"
+        );
+    }
+    let wrong = [
+        RateLimit::token_bucket(0, 1.0),
+        RateLimit::token_bucket(1, f64::NAN),
+        RateLimit::leaky_bucket(1, 0.0),
+        RateLimit::leaky_bucket(1_000_001, 1.0),
+        RateLimit::sliding_window(1, Duration::ZERO),
+        RateLimit::sliding_window(10_001, hour).per_client(),
+    ];
+    for limit in wrong {
+        assert!(pool_of(&["a"]).rate_limit(limit).build().is_err(), "{limit:?}");
+    }
 }
 
 #[test]

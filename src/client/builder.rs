@@ -4,6 +4,7 @@ use crate::balance;
 use crate::client::Error;
 use crate::client::backend::Backend;
 use crate::client::keeper::Keeper;
+use crate::client::limit::{InForce, RateLimit};
 use crate::client::pool::Pool;
 use crate::client::rules::{Algorithm, CircuitBreaker, HealthCheck};
 use crate::guard::BreakerRules;
@@ -20,6 +21,7 @@ pub(super) struct Rules {
     pub(super) slow_start: Duration,
     pub(super) panic_threshold: f64,
     pub(super) max_per_client: u32,
+    pub(super) limit: Option<InForce>,
 }
 
 /// Makes a [`Pool`].
@@ -51,6 +53,7 @@ pub struct PoolBuilder {
     slow_start: Duration,
     panic_threshold: f64,
     max_per_client: u32,
+    limit: Option<RateLimit>,
 }
 
 impl PoolBuilder {
@@ -65,6 +68,7 @@ impl PoolBuilder {
             slow_start: Duration::ZERO,
             panic_threshold: 0.0,
             max_per_client: 0,
+            limit: None,
         }
     }
 
@@ -119,9 +123,16 @@ impl PoolBuilder {
     }
 
     /// Leases at once for one [`client_ip`](crate::client::Context::client_ip); 0, the default, is no limit. It is the one
-    /// thing for which a pick takes a lock, a short one.
+    /// thing, beside a rate limit for each client, for which a pick takes a lock, a short one.
     pub fn max_per_client(mut self, most: u32) -> PoolBuilder {
         self.max_per_client = most;
+        self
+    }
+
+    /// Limits how many picks may begin in a time; by default nothing does. A pick whose context excludes somebody is taken for
+    /// a retry, and is not limited again.
+    pub fn rate_limit(mut self, limit: RateLimit) -> PoolBuilder {
+        self.limit = Some(limit);
         self
     }
 
@@ -147,6 +158,7 @@ impl PoolBuilder {
         if !(0.0..=1.0).contains(&self.panic_threshold) {
             return invalid("panic_threshold", "0 to 1");
         }
+        self.limit.as_ref().map_or(Ok(()), RateLimit::validate)?;
         self.breaker.as_ref().map_or(Ok(()), CircuitBreaker::validate)?;
         self.check.as_ref().map_or(Ok(()), HealthCheck::validate)?;
         let backends = self.backends.into_iter().map(Backend::validated).collect::<Result<Vec<_>, _>>()?;
@@ -162,6 +174,7 @@ impl PoolBuilder {
             slow_start: self.slow_start,
             panic_threshold: self.panic_threshold,
             max_per_client: self.max_per_client,
+            limit: self.limit.map(RateLimit::in_force),
         };
         Pool::start(self.name, rules, backends, keeper)
     }

@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use std::io;
+use std::time::Duration;
 
 /// Why a pool cannot be made, or a backend not be registered.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,12 @@ pub enum PickError {
     /// The client has all the leases that it may have at once.
     #[error("the client is at the pool's max_per_client")]
     ClientFull,
+    /// More would begin than the rate limit allows.
+    #[error("the pool's rate limit is used up; try again in {retry_after:?}")]
+    Limited {
+        /// When one more may begin, if nobody else comes before.
+        retry_after: Duration,
+    },
     /// A registry has no pool of that name.
     #[error("there is no such pool")]
     NoPool,

@@ -39,6 +39,7 @@
 //! - Backends are given when a pool is built, [registered](Pool::register) and deregistered while it works, with a
 //!   [ttl](Backend::ttl) where that is wanted, or [followed](Feed) from a running l4lb.
 //! - They are [checked](HealthCheck) in the background, and have [circuit breakers](CircuitBreaker), where the pool says so.
+//! - Calls are limited by [rate](RateLimit), and by how many a client has [at once](PoolBuilder::max_per_client).
 //! - A [`Lease`] counts as in flight until it is dropped, and says how it went.
 //! - A [`Registry`] holds pools by name, and has them share threads: one, and up to 16 more while checks are under way. A pool
 //!   without checks, ttl and feed has none.
@@ -57,6 +58,7 @@ mod feed;
 mod get;
 mod keeper;
 mod lease;
+mod limit;
 mod members;
 mod pool;
 mod registry;
@@ -68,6 +70,7 @@ pub use context::Context;
 pub use error::{Error, PickError};
 pub use feed::{Feed, FeedStatus, Following};
 pub use lease::{Lease, Outcome};
+pub use limit::RateLimit;
 pub use pool::{Pool, Registration};
 pub use registry::Registry;
 pub use rules::{Algorithm, CircuitBreaker, HealthCheck, UnknownAlgorithm};

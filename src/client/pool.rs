@@ -170,6 +170,9 @@ impl Pool {
             (Some(clients), Some(ip)) => Some(clients.take(ip).ok_or(PickError::ClientFull)?),
             _ => None,
         };
+        if let Some(limit) = rules.limit.as_ref().filter(|_| context.excluded.is_empty()) {
+            limit.take(context)?;
+        }
         let members = self.inner.current.load_full();
         let excluded = context.excluded.iter().filter_map(|id| members.of(id));
         let tried: Vec<BackendSlot> = excluded.map(|seat| seat.state.slot).collect();
