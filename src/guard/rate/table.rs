@@ -288,11 +288,11 @@ mod tests {
         (0..500_000).for_each(|n| table.with(key(n), |_| false, |state| *state = 1));
         assert_eq!(table.len(), 500_000);
         let before = table.bytes();
-        // Whoever comes forgets one of a part; chance brings some parts few.
-        (0..1_800_000).for_each(|n| table.with(key(1_000_000 + n % 5_000), |state| *state == 1, |state| *state = 2));
+        // Whoever comes forgets one of a part; so many that chance leaves no part without.
+        (0..1_800_000).for_each(|n| table.with(key(1_000_000 + n % 10_000), |state| *state == 1, |state| *state = 2));
         check(&table);
-        assert_eq!(table.len(), 5_000);
-        assert!(table.bytes() < before / 10, "{} bytes for 500,000, {} for 5,000", before, table.bytes());
+        assert_eq!(table.len(), 10_000);
+        assert!(table.bytes() < before / 5, "{} bytes for 500,000, {} for 10,000", before, table.bytes());
     }
 
     #[test]
